@@ -1,0 +1,191 @@
+"""Commands, run folders, seeding, atomic writes and the one error class for bad input. No maths."""
+
+import argparse
+import contextlib
+import csv
+import fcntl
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+
+class InputError(Exception):
+    """Bad input: its one line names the case or file, what was expected and what was found. Exit code 2."""
+
+
+class StoppedError(Exception):
+    """A run that cannot go on, in one line. Exit code 1."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, like every other bad input."""
+
+    def __init__(self, **options):
+        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str):
+        raise InputError(message)
+
+
+def run_command(main: Callable[[Sequence[str] | None], None]) -> int:
+    """Run a command's ``main`` and turn its outcome into an exit code: 0 done, 2 bad input, 130 Ctrl-C, 1 the rest."""
+    # A terminated run cleans up after itself as one stopped by Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        main(None)
+    except (InputError, StoppedError) as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    except BrokenPipeError:
+        # The reader (`| head`) has left: point stdout elsewhere so that the interpreter's last flush is quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path`` to write to; it replaces ``path`` only if the block succeeds."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last, for the writers that choose a format by it (.nii.gz, .pdf).
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Mapping) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path | str) -> dict:
+    """The object in a JSON file; ``InputError`` where it is missing, damaged or not an object."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: expected a readable JSON file, found {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def write_rows(path: Path | str, rows: Sequence[Mapping], columns: Sequence[str]) -> None:
+    """Write dictionaries as CSV in the order of ``columns``; floats keep their shortest exact form."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows(path: Path | str, columns: Iterable[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file as text; ``InputError`` where a column or part of a line is missing."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+            found = list(rows[0]) if rows else []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected a readable CSV file, found {error}") from None
+    missing = [column for column in columns if column not in found]
+    if missing:
+        raise InputError(f"{path}: expected a column {missing[0]}, found {', '.join(map(str, found)) or 'no rows'}")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise InputError(f"{path}: line {number} is cut off or too long: expected {len(found)} fields")
+    return rows
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process alone; ``InputError`` where another process holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{folder}: another process is at work in it; wait for it or stop it") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def save_checkpoint(path: Path, state: Mapping) -> None:
+    """Write tensors and plain values; whatever was at ``path`` stays until the new file is whole."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict:
+    """The state in a checkpoint, its tensors on ``device``; ``InputError`` where it is missing or damaged."""
+    if not path.exists():
+        raise InputError(f"{path}: expected a checkpoint, found nothing; train the run first")
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds for a damaged file
+        raise InputError(f"{path}: expected a whole checkpoint, found {type(error).__name__}") from None
+
+
+def random_states() -> dict:
+    """The state of every generator, as tensors and plain values."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: Mapping) -> None:
+    random.setstate(states["python"])
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def select_device(name: str) -> torch.device:
+    """``auto`` takes CUDA where there is one; ``InputError`` where CUDA is asked for and absent."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: expected a CUDA device, found none; use --device auto or cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def cpu_count() -> int:
+    """Cores that this process may use (an affinity mask or a cluster job may allow fewer than the machine has)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def progress(iterable: Iterable | None = None, **options) -> tqdm:
+    """A tqdm bar on stderr that is silent when stderr is no terminal."""
+    return tqdm(iterable, disable=None, dynamic_ncols=True, **options)
