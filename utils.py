@@ -42,7 +42,8 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> int:
     try:
         main(None)
     except (InputError, StoppedError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        # A library's words inside an error may run over several lines.
+        print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except BrokenPipeError:
         # The reader (`| head`) has left: point stdout elsewhere so that the interpreter's last flush is quiet.

@@ -1,0 +1,70 @@
+"""Small raw data in the real layouts, made by hand, and calls of the commands as a user makes them."""
+
+import json
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from utils import run_command
+
+ISLES_DTYPES = {"CT": np.int32, "CT_CBF": np.uint16, "CT_CBV": np.uint16, "CT_MTT": np.float64, "CT_Tmax": np.float64}
+
+
+def call(module, *arguments, monkeypatch) -> int:
+    """The exit code of a command, run in this process."""
+    monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, arguments)])
+    return run_command(module.main)
+
+
+def save_nifti(path: Path, voxels: np.ndarray, spacing, *, identity_affine: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(voxels, np.eye(4) if identity_affine else np.diag([*spacing, 1.0]))
+    image.header.set_zooms((*spacing, 1.0)[: voxels.ndim])
+    nib.save(image, path)
+
+
+def lesion(shape, rng: np.random.Generator) -> np.ndarray:
+    """A box of ones, away from the first slice."""
+    label = np.zeros(shape, dtype=np.uint8)
+    x, y = (int(rng.integers(2, n - 6)) for n in shape[:2])
+    label[x : x + 4, y : y + 3, 1:] = 1
+    return label
+
+
+def isles_path(root: Path, case: str, modality: str) -> Path:
+    """Where the ISLES layout keeps one modality of one case."""
+    stem = f"SMIR.Brain.XX.O.{modality}.{1000 + int(case.split('_')[1])}"
+    return root / "TRAINING" / case / stem / f"{stem}.nii"
+
+
+def make_isles(root: Path, cases=("case_1", "case_2", "case_10"), shape=(16, 20, 3), spacing=(0.9, 0.8, 5.0)) -> Path:
+    for number, case in enumerate(cases):
+        rng = np.random.default_rng(number)
+        label = lesion(shape, rng)
+        for modality, dtype in ISLES_DTYPES.items():
+            image = rng.integers(0, 100, shape) + 100 * label
+            save_nifti(isles_path(root, case, modality), image.astype(dtype), spacing, identity_affine=True)
+        save_nifti(isles_path(root, case, "OT"), label, spacing, identity_affine=True)
+        # The first two scans are two slabs of one patient.
+        patient = f"Train_{max(number, 1):02d}_{'AB'[number % 2]}"
+        sidecar = isles_path(root, case, "OT").with_suffix(".json")
+        sidecar.write_text(json.dumps({"description": f"ISLES 2018 - TRAIN - {patient} - OT"}))
+    return root
+
+
+def make_wmh(root: Path, cases=("Utrecht/0", "Singapore/50", "GE3T/100"), shape=(16, 24, 3), spacing=(1.2, 0.98, 3.0)) -> Path:
+    for number, case in enumerate(cases):
+        rng = np.random.default_rng(number)
+        label = lesion(shape, rng).astype(np.float32)
+        label[0, 0, 0] = 2
+        for modality, dtype in (("FLAIR", np.float32), ("T1", np.uint16)):
+            save_nifti(root / case / "pre" / f"{modality}.nii.gz", (rng.integers(0, 100, shape) + 100 * label).astype(dtype), spacing)
+        save_nifti(root / case / "wmh.nii.gz", label, spacing)
+    return root
+
+
+def tree(root: Path) -> set[str]:
+    """Every path below ``root``."""
+    return {path.relative_to(root).as_posix() for path in root.rglob("*")}

@@ -1,0 +1,168 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import preprocess
+from datasets import Case, RawFile, Volume, find_cases, read_case
+from raw_data import make_isles, make_wmh, tree
+
+ROOT = Path(preprocess.__file__).parent
+
+
+def slices(folder, case, kind):
+    return np.stack([np.load(path, allow_pickle=False) for path in sorted((folder / kind).glob(f"{case}_????.npy"))])
+
+
+def signed_distance(mask, spacing):
+    """Eq. 4 with SciPy's transform, as the paper's text has it."""
+    if not mask.any() or mask.all():
+        return np.zeros(mask.shape)
+    outside, inside = (ndimage.distance_transform_edt(m, sampling=spacing) for m in (~mask, mask))
+    return outside - inside
+
+
+def test_files_dtypes_shapes_and_tables(sliced):
+    rows = list(csv.DictReader((sliced / "cases.csv").open()))
+    assert [row["case_id"] for row in rows] == ["case_1", "case_10", "case_2"]
+    assert sorted(row["split"] for row in rows) == ["train", "train", "val"]
+    for row in rows:
+        assert (row["n_slices"], row["n_lesion_slices"], row["size_x"], row["size_y"]) == ("3", "2", "16", "20")
+        # 16 x 20 pixels of 0.9 x 0.8 mm became 32 x 32.
+        assert float(row["spacing_x_mm"]) == pytest.approx(0.45) and float(row["spacing_y_mm"]) == pytest.approx(0.5)
+        folder = sliced / row["split"]
+        shapes = {"image": (3, 5, 32, 32), "label": (3, 32, 32), "phi2d": (3, 2, 32, 32), "phi3d": (3, 2, 32, 32)}
+        for kind, shape in shapes.items():
+            array = slices(folder, row["case_id"], kind)
+            assert array.shape == shape and array.dtype == (np.uint8 if kind == "label" else np.float16)
+    meta = json.loads((sliced / "meta.json").read_text())
+    assert meta["class_names"] == ["background", "lesion"] and meta["split"] == {"rule": "scan", "seed": 0, "val": 1}
+
+
+def test_maps_are_scipys(sliced):
+    spacing = (0.45, 0.5, 5.0)
+    for row in csv.DictReader((sliced / "cases.csv").open()):
+        folder = sliced / row["split"]
+        label = slices(folder, row["case_id"], "label")                                  # (Z, X, Y)
+        for k in (0, 1):
+            in_3d = signed_distance(np.moveaxis(label == k, 0, -1), spacing)             # (X, Y, Z)
+            stored = np.moveaxis(slices(folder, row["case_id"], "phi3d")[:, k], 0, -1)
+            assert np.allclose(stored, in_3d, rtol=1e-3, atol=1e-3)
+            in_2d = np.stack([signed_distance(one == k, spacing[:2]) for one in label])
+            assert np.allclose(slices(folder, row["case_id"], "phi2d")[:, k], in_2d, rtol=1e-3, atol=1e-3)
+        assert not slices(folder, row["case_id"], "phi2d")[0].any()                       # no lesion there: zero map
+
+
+def test_scaling_is_by_each_whole_volume(tmp_path):
+    raw = read_case("isles", find_cases("isles", make_isles(tmp_path / "raw"))[0])
+    scaled = preprocess.scale(raw.image)
+    for before, after in zip(raw.image.astype(np.float64), scaled, strict=True):
+        assert np.allclose(after, (before - before.min()) / (before.max() - before.min()), atol=1e-6)
+    assert scaled[0, :, :, 0].max() < 1 or scaled[0, :, :, 1].max() < 1                  # not slice by slice
+
+
+def test_resize_is_linear_without_antialiasing():
+    rng = np.random.default_rng(0)
+    image = rng.random((1, 6, 10, 2), dtype=np.float32)
+    label = (rng.random((6, 10, 2)) > 0.6).astype(np.uint8)
+    resized = preprocess.resize(Volume(image, label, (1.0, 2.0, 3.0)), 8)
+    assert resized.spacing == (0.75, 2.5, 3.0)
+    # The centre of output pixel i lies at (i + 0.5) * n / 8 - 0.5 in input pixels.
+    x, y = ((np.arange(8) + 0.5) * n / 8 - 0.5 for n in (6, 10))
+    for z in range(2):
+        grid = np.meshgrid(x, y, indexing="ij")
+        expected = ndimage.map_coordinates(image[0, ..., z].astype(float), grid, order=1, mode="nearest")
+        assert np.allclose(resized.image[0, ..., z], expected, atol=1e-6)
+        rows, columns = (np.floor((np.arange(8) + 0.5) * n / 8).astype(int) for n in (6, 10))
+        assert np.array_equal(resized.label[..., z], label[np.ix_(rows, columns, [z])][..., 0])
+
+
+def test_the_authors_split_of_isles():
+    """random.seed(0); random.sample(sorted names, 20), written out once from a separate Python session."""
+    ids = [f"case_{n}" for n in range(1, 95)]
+    assert preprocess.split_by_scan(ids, 20, 0) == EXPECTED_ISLES
+
+
+def test_the_authors_split_of_wmh():
+    ids = [str(n) for n in (*UTRECHT, *SINGAPORE, *GE3T)]
+    assert len(ids) == 60 and preprocess.split_by_scan(ids, 10, 0) == EXPECTED_WMH
+
+
+def test_split_by_patient_keeps_patients_whole():
+    cases = [Case(f"case_{n}", f"Train_{n // 2:02d}" if n < 30 else f"Train_{n}", (), RawFile(ROOT), "") for n in range(40)]
+    for seed in range(5):
+        validation = preprocess.split_by_patient(cases, 7, seed)
+        assert 6 <= len(validation) <= 7
+        patients = {part: {c.patient_id for c in cases if (c.case_id in validation) == part} for part in (True, False)}
+        assert not patients[True] & patients[False]
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("split.json", '{"train": ["case_1"], "val": ["case_10"]}'),
+    ("split.csv", "case_id,split\ncase_1,train\ncase_10,val\n"),
+    ("split.txt", "# validation\ncase_10\n"),
+])
+def test_split_files(tmp_path, name, text, capsys):
+    (tmp_path / name).write_text(text)
+    make_isles(tmp_path / "raw")
+    preprocess.main(["isles", "--source", str(tmp_path / "raw"), "--dest", str(tmp_path / "out"), "--size", "16",
+                     "--split", str(tmp_path / name)])
+    rows = {row["case_id"]: row["split"] for row in csv.DictReader((tmp_path / "out" / "cases.csv").open())}
+    assert rows == {"case_1": "train", "case_10": "val", **({"case_2": "train"} if name == "split.txt" else {})}
+    assert ("in neither list" in capsys.readouterr().out) == (name != "split.txt")
+
+
+def test_one_process_or_two_give_the_same(tmp_path):
+    make_wmh(tmp_path / "raw")
+    for jobs in (1, 2):
+        preprocess.main(["wmh", "--source", str(tmp_path / "raw"), "--dest", str(tmp_path / f"out{jobs}"), "--size", "16",
+                         "--val", "1", "--jobs", str(jobs)])
+    assert tree(tmp_path / "out1") == tree(tmp_path / "out2")
+    for path in tree(tmp_path / "out1"):
+        if (tmp_path / "out1" / path).is_file():
+            assert (tmp_path / "out1" / path).read_bytes() == (tmp_path / "out2" / path).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path):
+    make_isles(tmp_path / "raw", cases=[f"case_{n}" for n in range(1, 7)], shape=(64, 64, 22))
+    command = [sys.executable, str(ROOT / "preprocess.py"), "isles", "--source", str(tmp_path / "raw"),
+               "--dest", str(tmp_path / "data" / "isles"), "--val", "2", "--jobs", "2", "--size", "256"]
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        partial = tmp_path / "data" / ".isles.partial"
+        deadline = time.monotonic() + 60
+        while not list(partial.rglob("*.npy")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert list(partial.rglob("*.npy"))
+        os.kill(process.pid, sent)
+        process.wait()
+        assert not (tmp_path / "data" / "isles").exists()
+        assert partial.exists() == (sent == signal.SIGKILL)      # a terminated run cleans up after itself
+        time.sleep(1.0)                                          # orphaned workers notice and leave
+    subprocess.run(command, check=True, capture_output=True)
+    assert len(list((tmp_path / "data" / "isles").rglob("*.npy"))) == 6 * 22 * 4
+    assert os.listdir(tmp_path / "data") == ["isles"]
+
+
+# Sixty ids in the ranges of the three sites.
+UTRECHT = (0, 2, 4, 6, 8, 11, 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 49)
+SINGAPORE = range(50, 70)
+GE3T = (100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 112, 113, 114, 115, 116, 126, 132, 137, 138)
+EXPECTED_ISLES = {
+    "case_54", "case_58", "case_14", "case_4", "case_69", "case_66", "case_56", "case_44",
+    "case_65", "case_50", "case_77", "case_34", "case_68", "case_25", "case_42", "case_20",
+    "case_81", "case_39", "case_71", "case_91",
+}
+EXPECTED_WMH = {
+    "65", "2", "6", "67", "23", "101", "115", "35",
+    "33", "21",
+}
