@@ -1,0 +1,177 @@
+"""Sliced data set -> memory-resident tensors -> batches."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distance import region_wise_map
+from utils import InputError, progress, read_json, read_rows
+
+FORMAT = 1
+CASE_NUMBERS = {"n_slices": int, "spacing_x_mm": float, "spacing_y_mm": float, "spacing_z_mm": float}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of cases.csv that the loader needs; spacing of the sliced grid in mm, in array-axis order."""
+
+    case_id: str
+    split: str
+    n_slices: int
+    spacing: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a sliced data set says of itself."""
+
+    root: Path
+    dataset: str
+    size: int
+    class_names: tuple[str, ...]
+    modalities: tuple[str, ...]
+    cases: tuple[Case, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Slices of one step, on one device."""
+
+    image: Tensor       # (B, C, H, W) float32 in [0, 1]
+    label: Tensor       # (B, H, W) int64
+    maps: Tensor | None  # (B, K, H, W) float32
+    spacing: Tensor     # (B, 2) float32, mm
+
+
+@dataclass(frozen=True)
+class Slices:
+    """All slices of one part (train or val) in contiguous tensors, in the order of the cases and their slices."""
+
+    image: Tensor       # (N, C, H, W) float16
+    label: Tensor       # (N, H, W) uint8
+    maps: Tensor | None  # (N, K, H, W) float16: signed distances in mm, or a region-wise map
+    spacing: Tensor     # (N, 2) float32, mm
+    cases: tuple[Case, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to(self, device: torch.device) -> "Slices":
+        tensors = {name: getattr(self, name) for name in ("image", "label", "maps", "spacing")}
+        return replace(self, **{name: t if t is None else t.to(device) for name, t in tensors.items()})
+
+    def batch(self, index: Tensor) -> Batch:
+        """The slices of ``index`` (B,), an int64 tensor on the slices' device."""
+        return Batch(
+            image=self.image[index].float().contiguous(memory_format=torch.channels_last),
+            label=self.label[index].long(),
+            maps=None if self.maps is None else self.maps[index].float(),
+            spacing=self.spacing[index],
+        )
+
+    def case_ranges(self) -> Iterator[tuple[Case, slice]]:
+        """Each case with its place along N."""
+        start = 0
+        for case in self.cases:
+            yield case, slice(start, start + case.n_slices)
+            start += case.n_slices
+
+
+def read_meta(root: Path) -> Meta:
+    """meta.json and cases.csv of a sliced data set; ``InputError`` where one is missing, damaged or of another version."""
+    if not root.is_dir():
+        raise InputError(f"{root}: expected a sliced data set, found nothing; make it with preprocess.py")
+    meta = read_json(root / "meta.json")
+    if meta.get("format") != FORMAT:
+        raise InputError(f"{root / 'meta.json'}: expected format {FORMAT}, found {meta.get('format')}; slice again")
+    rows = read_rows(root / "cases.csv", ("case_id", "split", *CASE_NUMBERS))
+    digest = hashlib.sha256()
+    for name in ("meta.json", "cases.csv"):
+        digest.update((root / name).read_bytes())
+    try:
+        return Meta(
+            root=root,
+            dataset=meta["dataset"],
+            size=int(meta["size"]),
+            class_names=tuple(meta["class_names"]),
+            modalities=tuple(meta["modalities"]),
+            cases=tuple(parse_case(row, root / "cases.csv") for row in rows),
+            fingerprint=digest.hexdigest(),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{root / 'meta.json'}: expected dataset, size, class_names and modalities, found {error!r}") from None
+
+
+def parse_case(row: dict[str, str], path: Path) -> Case:
+    try:
+        numbers = {name: kind(row[name]) for name, kind in CASE_NUMBERS.items()}
+    except ValueError:
+        raise InputError(f"{path}: {row['case_id']}: expected numbers in {', '.join(CASE_NUMBERS)}, found {row}") from None
+    spacing = tuple(numbers[f"spacing_{axis}_mm"] for axis in "xyz")
+    return Case(row["case_id"], row["split"], numbers["n_slices"], spacing)
+
+
+def load_slices(meta: Meta, part: str, *, maps: str | None = None) -> Slices:
+    """Read all slices of ``part`` ("train" or "val") into memory.
+
+    ``maps`` is "phi2d", "phi3d", one of the region-wise kinds ("rrw", "boundary", "ac", "cao"), or None.
+    ``InputError`` names a slice that is missing, damaged, of another dtype or shape, or not finite.
+    """
+    cases = tuple(case for case in meta.cases if case.split == part)
+    names = tuple(f"{case.case_id}_{z:04d}" for case in cases for z in range(case.n_slices))
+    if not names:
+        raise InputError(f"{meta.root / 'cases.csv'}: expected cases for {part}, found none")
+    count, classes, size = len(names), len(meta.class_names), meta.size
+    kinds = {
+        "image": ((len(meta.modalities), size, size), torch.float16),
+        "label": ((size, size), torch.uint8),
+    }
+    if maps in ("phi2d", "phi3d"):
+        kinds[maps] = ((classes, size, size), torch.float16)
+    tensors = {kind: torch.empty((count, *shape), dtype=dtype) for kind, (shape, dtype) in kinds.items()}
+    for index, name in enumerate(progress(names, desc=f"reading {part}", unit="slice", leave=False)):
+        for kind, tensor in tensors.items():
+            read_slice(meta.root / part / kind / f"{name}.npy", tensor[index].numpy())
+    label = tensors["label"]
+    if int(label.max()) >= classes:
+        worst = names[int(label.flatten(1).amax(1).argmax())]
+        raise InputError(f"{worst}: expected classes 0 to {classes - 1}, found {int(label.max())} in {meta.root / part / 'label'}")
+    if maps and maps not in tensors:
+        tensors[maps] = torch.stack([
+            torch.from_numpy(region_wise_map(one.numpy(), classes, maps)).half() for one in label
+        ])
+    spacing = torch.tensor([case.spacing[:2] for case in cases for _ in range(case.n_slices)], dtype=torch.float32)
+    return Slices(tensors["image"], label, tensors.get(maps), spacing, cases, names)
+
+
+def read_slice(path: Path, out: np.ndarray) -> None:
+    """Read one .npy file into ``out``, checked against its shape and dtype."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: expected a readable slice, found {error}") from None
+    if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (out.shape, out.dtype):
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise InputError(f"{path}: expected {out.dtype} of shape {out.shape}, found {found}")
+    if array.dtype != np.uint8 and not np.isfinite(array).all():
+        raise InputError(f"{path}: expected finite values, found NaN or infinity")
+    out[...] = array
+
+
+def epoch_order(count: int, *, seed: int, epoch: int) -> Tensor:
+    """The order of the slices (N,) in one epoch; a function of seed and epoch alone, so that a resumed run keeps it."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator)
+
+
+def batches(slices: Slices, order: Tensor, batch_size: int) -> Iterator[Batch]:
+    """The batches of one epoch; the last one may be smaller."""
+    for index in order.to(slices.label.device).split(batch_size):
+        yield slices.batch(index)

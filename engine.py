@@ -1,0 +1,230 @@
+"""The training loop: one epoch of training, one pass of validation, and the state that survives a kill."""
+
+import argparse
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import schedules
+from dataloader import Batch, Meta, Slices, batches, epoch_order, load_slices
+from losses import CONTOUR_LOSSES, REGION_LOSSES
+from metrics import dsc_from_counts, hd95, intersection_and_sizes
+from networks import NETWORKS
+from utils import (
+    StoppedError, load_checkpoint, progress, random_states, restore_random_states, save_checkpoint, seed_everything,
+    write_rows,
+)
+
+LOG_COLUMNS = (
+    "epoch", "region_weight", "contour_weight", "train_loss", "train_region", "train_contour", "train_dsc",
+    "val_loss", "val_dsc", "val_dsc_3d", "val_hd95_3d_mm", "lr", "seconds", "slices_per_second",
+)
+
+
+class Objective(nn.Module):
+    """The weighted sum of a regional and a contour loss, either of which may be absent (Eq. 6)."""
+
+    def __init__(self, region: str, contour: str):
+        super().__init__()
+        self.region = None if region == "none" else REGION_LOSSES[region]()
+        self.contour = None if contour == "none" else CONTOUR_LOSSES[contour]()
+
+    def terms(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The two losses; an absent one is NaN, which is what the log says of it."""
+        return self.term(self.region, logits, batch), self.term(self.contour, logits, batch)
+
+    @staticmethod
+    def term(loss: nn.Module | None, logits: Tensor, batch: Batch) -> Tensor:
+        if loss is None:
+            return logits.new_full((), math.nan)
+        target = batch.label if loss.target_kind == "label" else batch.maps
+        return loss(logits, target, spacing=batch.spacing) if loss.uses_spacing else loss(logits, target)
+
+    def weigh(self, terms: tuple[Tensor, Tensor], weights: tuple[float, float]) -> Tensor:
+        parts = [w * t for w, t, loss in zip(weights, terms, (self.region, self.contour), strict=True) if loss]
+        return sum(parts)
+
+    def weights(self, schedule, epoch: int) -> tuple[float, float]:
+        """The schedule's weights; a loss that stands alone has weight 1."""
+        if self.region is None or self.contour is None:
+            return float(self.region is not None), float(self.contour is not None)
+        return schedule.weights(epoch)
+
+
+@dataclass
+class Trainer:
+    """Everything that one run needs from epoch to epoch."""
+
+    args: argparse.Namespace
+    device: torch.device
+    network: nn.Module
+    forward: nn.Module
+    optimiser: torch.optim.Optimizer
+    plateau: torch.optim.lr_scheduler.ReduceLROnPlateau
+    schedule: object
+    objective: Objective
+    train: Slices
+    val: Slices
+    num_classes: int
+    log: list[dict]
+
+    def logits(self, image: Tensor) -> Tensor:
+        use_bf16 = self.args.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16) if use_bf16 else nullcontext():
+            return self.forward(image)                                              # (B, K, H, W)
+
+    def train_epoch(self, epoch: int, bar) -> dict[str, float]:
+        """One pass over the training slices; every sum stays on the device until the epoch has ended."""
+        self.forward.train()
+        weights = self.objective.weights(self.schedule, epoch)
+        order = epoch_order(len(self.train), seed=self.args.seed, epoch=epoch)
+        losses, counts = [], []
+        for batch in batches(self.train, order, self.args.batch_size):
+            logits = self.logits(batch.image)
+            terms = self.objective.terms(logits, batch)
+            loss = self.objective.weigh(terms, weights)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimiser.step()
+            losses.append(torch.stack((loss, *terms)).detach())
+            counts.append(intersection_and_sizes(logits.detach().argmax(1), batch.label, self.num_classes))
+            bar.update(len(batch.label))
+        losses = torch.stack(losses).cpu()                                          # (steps, 3)
+        self.check_finite(losses[:, 0], order, epoch)
+        sizes = torch.tensor([len(part) for part in order.split(self.args.batch_size)])
+        mean = (losses * sizes[:, None]).sum(0) / len(order)
+        return {
+            "region_weight": weights[0], "contour_weight": weights[1],
+            "train_loss": float(mean[0]), "train_region": float(mean[1]), "train_contour": float(mean[2]),
+            "train_dsc": slice_dsc(counts),
+        }
+
+    def check_finite(self, losses: Tensor, order: Tensor, epoch: int) -> None:
+        """``StoppedError`` with epoch, step and slices of the first loss (steps,) that is not finite."""
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            step = int(bad[0])
+            slices = [self.train.names[i] for i in order.split(self.args.batch_size)[step]]
+            raise StoppedError(f"epoch {epoch}, step {step}: the loss is {losses[step]:g} on slices {', '.join(slices)}")
+
+    @torch.no_grad()
+    def validate(self, weights: tuple[float, float]) -> dict[str, float]:
+        """Slice DSC, 3D DSC, 3D HD95 (mm) and loss from one forward pass over the validation slices."""
+        self.forward.eval()
+        losses, counts, predictions = [], [], []
+        for batch in batches(self.val, torch.arange(len(self.val)), self.args.batch_size):
+            logits = self.logits(batch.image)
+            prediction = logits.argmax(1)                                           # (B, H, W)
+            losses.append(self.objective.weigh(self.objective.terms(logits, batch), weights) * len(prediction))
+            counts.append(intersection_and_sizes(prediction, batch.label, self.num_classes))
+            predictions.append(prediction.byte())
+        dsc_3d, hd95_3d = self.volume_metrics(counts, torch.cat(predictions).cpu().numpy())
+        return {
+            "val_loss": float(sum(losses)) / len(self.val), "val_dsc": slice_dsc(counts),
+            "val_dsc_3d": dsc_3d, "val_hd95_3d_mm": hd95_3d,
+        }
+
+    def volume_metrics(self, counts: list[tuple[Tensor, ...]], predictions: np.ndarray) -> tuple[float, float]:
+        """Mean 3D DSC and HD95 in mm over cases and foreground classes; predictions (N, H, W)."""
+        intersection, n_pred, n_ref = (torch.cat(part).cpu() for part in zip(*counts, strict=True))    # (N, K)
+        reference = self.val.label.cpu().numpy()
+        dscs, distances = [], []
+        for case, at in self.val.case_ranges():
+            dsc = dsc_from_counts(intersection[at].sum(0), n_pred[at].sum(0), n_ref[at].sum(0))        # (K,)
+            dscs.append(float(dsc[1:].mean()))
+            spacing = (case.spacing[2], *case.spacing[:2])
+            for k in range(1, self.num_classes):
+                distances.append(hd95(predictions[at] == k, reference[at] == k, spacing))
+        return float(np.mean(dscs)), float(np.mean(distances))
+
+    def score(self, row: dict) -> float:
+        """What chooses the best epoch and halves the learning rate."""
+        return row["val_dsc_3d"]
+
+
+def slice_dsc(counts: list[tuple[Tensor, ...]]) -> float:
+    """Mean DSC over slices and foreground classes; counts per batch as ``intersection_and_sizes`` gives them."""
+    merged = [torch.cat(part) for part in zip(*counts, strict=True)]                # 3 x (N, K)
+    return float(dsc_from_counts(*merged)[:, 1:].mean())
+
+
+def build_trainer(args: argparse.Namespace, meta: Meta, device: torch.device) -> Trainer:
+    seed_everything(args.seed)
+    objective = Objective(args.region, args.contour)
+    kinds = {loss.target_kind for loss in (objective.region, objective.contour) if loss}
+    maps = f"phi{args.maps}" if "phi" in kinds else args.region_wise_map if "region-wise" in kinds else None
+    train, val = (load_slices(meta, part, maps=maps).to(device) for part in ("train", "val"))
+    num_classes = len(meta.class_names)
+    network = NETWORKS[args.network](len(meta.modalities), num_classes, width=args.width)
+    network = network.to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(network.parameters(), lr=args.lr, fused=device.type == "cuda")
+    # torch lowers the rate after more than `patience` epochs without a better value: 19 makes it the 20th.
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", factor=0.5, patience=19, threshold=0.0)
+    schedule = schedules.build(args.alpha, start=args.alpha_start, step=args.alpha_step, epochs=args.epochs)
+    return Trainer(
+        args=args, device=device, network=network,
+        forward=torch.compile(network) if args.compile and device.type == "cuda" else network,
+        optimiser=optimiser, plateau=plateau, schedule=schedule, objective=objective,
+        train=train, val=val, num_classes=num_classes, log=[],
+    )
+
+
+def restore(trainer: Trainer, path: Path) -> None:
+    """Set the trainer to the end of the epoch that ``last.pt`` holds."""
+    state = load_checkpoint(path, trainer.device)
+    trainer.network.load_state_dict(state["model"])
+    trainer.optimiser.load_state_dict(state["optimiser"])
+    trainer.plateau.load_state_dict(state["plateau"])
+    trainer.log = state["log"]
+    restore_random_states({name: to_cpu(value) for name, value in state["random"].items()})
+
+
+def to_cpu(value):
+    """Generator states live on the host, whatever device a checkpoint was mapped to."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_cpu(item) for item in value)
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+def run(trainer: Trainer, out: Path) -> None:
+    """All epochs from where the log ends; after each, best.pt, log.csv and last.pt are whole."""
+    args, scores = trainer.args, [trainer.score(row) for row in trainer.log]
+    total = args.epochs * len(trainer.train)
+    with progress(total=total, initial=len(scores) * len(trainer.train), unit="slice", desc=out.name) as bar:
+        for epoch in range(len(scores), args.epochs):
+            start = time.perf_counter()
+            row = {"epoch": epoch, **trainer.train_epoch(epoch, bar)}
+            trained = time.perf_counter() - start
+            row |= trainer.validate((row["region_weight"], row["contour_weight"]))
+            row["lr"] = trainer.optimiser.param_groups[0]["lr"]
+            row |= {"seconds": time.perf_counter() - start, "slices_per_second": len(trainer.train) / trained}
+            trainer.plateau.step(trainer.score(row))
+            trainer.log.append(row)
+            scores.append(trainer.score(row))
+            bar.set_postfix_str(
+                f"epoch {epoch + 1}/{args.epochs} loss {row['train_loss']:.3f} val dsc {row['val_dsc_3d']:.3f} "
+                f"hd95 {row['val_hd95_3d_mm']:.1f} mm"
+            )
+            save_epoch(trainer, out, is_best=scores[-1] > max(scores[:-1], default=-math.inf))
+
+
+def save_epoch(trainer: Trainer, out: Path, *, is_best: bool) -> None:
+    row = trainer.log[-1]
+    if is_best:
+        save_checkpoint(out / "best.pt", {"model": trainer.network.state_dict(), "epoch": row["epoch"], "log": row})
+    write_rows(out / "log.csv", trainer.log, LOG_COLUMNS)
+    # Last, because a resumed run trusts it: whatever a kill leaves above is written again.
+    save_checkpoint(out / "last.pt", {
+        "model": trainer.network.state_dict(),
+        "optimiser": trainer.optimiser.state_dict(),
+        "plateau": trainer.plateau.state_dict(),
+        "epoch": row["epoch"],
+        "log": trainer.log,
+        "random": random_states(),
+    })

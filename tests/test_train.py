@@ -1,0 +1,161 @@
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import dataloader
+import engine
+import eval as evaluate
+import train
+from losses import Boundary, GeneralizedDice
+from medpy.metric import binary
+from raw_data import call
+from utils import InputError, StoppedError
+
+SMALL = ("--width", "4", "--epochs", "3", "--batch-size", "4", "--device", "cpu")
+
+
+def run(sliced, out, *flags):
+    train.main(["--data", str(sliced), "--out", str(out), *SMALL, *flags])
+    return list(csv.DictReader((out / "log.csv").open()))
+
+
+def parse(sliced, out, *flags):
+    args = train.parse(["--data", str(sliced), "--out", str(out), *SMALL, *flags])
+    args.precision = "fp32"
+    return args
+
+
+def test_a_run_leaves_what_it_promises(sliced, tmp_path):
+    log = run(sliced, tmp_path / "run", "--contour", "boundary")
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.json", "env.json", "log.csv", "best.pt", "last.pt"}
+    assert tuple(log[0]) == engine.LOG_COLUMNS and [row["epoch"] for row in log] == ["0", "1", "2"]
+    assert [float(row["contour_weight"]) for row in log] == pytest.approx([0.01, 0.02, 0.03])
+    for row in log:
+        weights, terms = ([float(row[name]) for name in names] for names in
+                          (("region_weight", "contour_weight"), ("train_region", "train_contour")))
+        assert sum(weights) == pytest.approx(1) and float(row["train_loss"]) == pytest.approx(np.dot(weights, terms), rel=1e-4)
+    env = json.loads((tmp_path / "run" / "env.json").read_text())
+    assert env["packages"]["torch"] == torch.__version__.split("+")[0] or env["packages"]["torch"] == torch.__version__
+    assert {"command", "git_commit", "git_diff", "processor", "cores", "device"} <= set(env)
+
+
+def test_the_logged_validation_is_that_of_independent_code(sliced, tmp_path):
+    """The last epoch's figures, computed again from the checkpoint with medpy and the losses themselves."""
+    log = run(sliced, tmp_path / "run", "--contour", "boundary", "--epochs", "1")
+    network, meta, _ = evaluate.load_run(tmp_path / "run", "last", None, torch.device("cpu"))
+    val = dataloader.load_slices(meta, "val", maps="phi2d")
+    with torch.no_grad():
+        logits = network(val.image.float())
+    prediction, reference = logits.argmax(1).numpy() == 1, val.label.numpy() == 1
+    if prediction.any():
+        assert float(log[0]["val_dsc_3d"]) == pytest.approx(binary.dc(prediction, reference), abs=1e-6)
+        assert float(log[0]["val_hd95_3d_mm"]) == pytest.approx(binary.hd95(prediction, reference, (5.0, 0.45, 0.5)), abs=1e-3)
+    slices = [1.0 if not (p.any() or r.any()) else binary.dc(p, r) for p, r in zip(prediction, reference, strict=True)]
+    assert float(log[0]["val_dsc"]) == pytest.approx(np.mean(slices), abs=1e-6)
+    region, contour = GeneralizedDice()(logits, val.label.long()), Boundary()(logits, val.maps.float())
+    assert float(log[0]["val_loss"]) == pytest.approx(float(0.99 * region + 0.01 * contour), rel=1e-4)
+
+
+@pytest.mark.parametrize(("region", "contour", "weights"), [("none", "boundary", (0, 1)), ("focal", "none", (1, 0))])
+def test_a_loss_alone_has_weight_one(sliced, tmp_path, region, contour, weights):
+    log = run(sliced, tmp_path / "run", "--region", region, "--contour", contour, "--epochs", "1")
+    assert (float(log[0]["region_weight"]), float(log[0]["contour_weight"])) == weights
+    missing = "train_region" if region == "none" else "train_contour"
+    assert math.isnan(float(log[0][missing])) and math.isfinite(float(log[0]["train_loss"]))
+
+
+def test_the_2d_and_the_3d_map_train_differently(sliced, tmp_path):
+    logs = [run(sliced, tmp_path / maps, "--contour", "boundary", "--maps", maps, "--epochs", "1") for maps in ("2d", "3d")]
+    assert logs[0][0]["train_contour"] != logs[1][0]["train_contour"]
+
+
+def same(one, other):
+    """Equal logs, but for the clock."""
+    clock = ("seconds", "slices_per_second")
+    strip = [[{k: v for k, v in row.items() if k not in clock} for row in log] for log in (one, other)]
+    return strip[0] == strip[1]
+
+
+def weights(folder, name="last"):
+    return torch.load(folder / f"{name}.pt", weights_only=True)["model"]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(sliced, tmp_path):
+    logs = [run(sliced, tmp_path / name, "--seed", seed) for name, seed in (("a", "0"), ("b", "0"), ("c", "1"))]
+    assert same(logs[0], logs[1]) and not same(logs[0], logs[2])
+    assert all(torch.equal(x, y) for x, y in zip(weights(tmp_path / "a").values(), weights(tmp_path / "b").values(), strict=True))
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(sliced, tmp_path, monkeypatch):
+    whole = run(sliced, tmp_path / "whole", "--contour", "boundary")
+    original = engine.save_epoch
+
+    def save_then_stop(trainer, out, **options):
+        original(trainer, out, **options)
+        if len(trainer.log) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "save_epoch", save_then_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(sliced, tmp_path / "stopped", "--contour", "boundary")
+    monkeypatch.setattr(engine, "save_epoch", original)
+    resumed = run(sliced, tmp_path / "stopped", "--contour", "boundary", "--resume")
+    assert same(whole, resumed)
+    for name in ("last", "best"):
+        pairs = zip(weights(tmp_path / "whole", name).values(), weights(tmp_path / "stopped", name).values(), strict=True)
+        assert all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(sliced, tmp_path):
+    run(sliced, tmp_path / "run")
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    assert len(run(sliced, tmp_path / "run", "--resume")) == 3
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+    longer = run(sliced, tmp_path / "run", "--resume", "--epochs", "4")
+    assert same(longer, run(sliced, tmp_path / "fresh", "--epochs", "4"))
+
+
+@pytest.mark.parametrize(("flags", "named"), [
+    (("--resume", "--lr", "0.5"), "lr 0.5, found one with 0.001"),
+    (("--resume", "--seed", "4"), "seed 4, found one with 0"),
+    (("--resume", "--epochs", "2"), "epochs 2, found one with 3"),
+    (("--lr", "0.5"), "lr 0.5"),
+    ((), "--resume goes on with it"),
+])
+def test_a_run_of_other_settings_is_refused_and_kept(sliced, tmp_path, flags, named):
+    run(sliced, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(InputError, match=named):
+        run(sliced, tmp_path / "run", *flags)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+
+def test_a_loss_that_is_not_finite_names_epoch_step_and_slices(sliced, tmp_path, capsys, monkeypatch):
+    code = call(train, "--data", sliced, "--out", tmp_path / "run", *SMALL, "--lr", "1e30", monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert code == 1 and error.count("\n") == 1
+    assert "epoch 0, step 1: the loss is nan on slices case_" in error
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def test_learning_rate_is_halved_at_the_twentieth_epoch_without_gain(sliced, tmp_path):
+    trainer = engine.build_trainer(parse(sliced, tmp_path / "run"), dataloader.read_meta(sliced), torch.device("cpu"))
+    rates = []
+    for score in [0.5, *[0.4] * 19, 0.5, 0.4]:
+        trainer.plateau.step(score)
+        rates.append(trainer.optimiser.param_groups[0]["lr"])
+    # Epoch 0 is the best; the twentieth after it has no gain either, and an equal value is none.
+    assert rates[:20] == [0.001] * 20 and rates[20:] == [0.0005] * 2
+
+
+def test_slice_dsc_counts_empty_slices_as_one():
+    counts = [tuple(torch.tensor(part) for part in ([[8, 2], [10, 0]], [[9, 3], [10, 0]], [[8, 2], [10, 0]]))]
+    assert engine.slice_dsc(counts) == pytest.approx((2 * 2 / 5 + 1) / 2)
+
+
+def test_stopped_error_is_not_bad_input():
+    assert not issubclass(StoppedError, InputError)

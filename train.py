@@ -1,0 +1,110 @@
+"""Train a network with a regional loss, a contour loss and a schedule between them (Kervadec et al. 2021, Eq. 6)."""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import schedules
+from dataloader import Meta, read_meta
+from engine import build_trainer, restore, run
+from losses import CONTOUR_LOSSES, REGION_LOSSES
+from networks import NETWORKS
+from provenance import provenance
+from utils import InputError, Parser, exclusive, read_json, run_command, select_device, write_json
+
+# Where a run happens, not what it computes: free to differ when a run goes on.
+NOT_SETTINGS = ("data", "out", "device", "resume")
+
+
+def settings_of(args: argparse.Namespace, meta: Meta) -> dict:
+    """What defines a run: every flag but where it happens, and the data."""
+    flags = {name: value for name, value in sorted(vars(args).items()) if name not in NOT_SETTINGS}
+    return {**flags, "data_fingerprint": meta.fingerprint, "dataset": meta.dataset}
+
+
+def check_run_folder(args: argparse.Namespace, settings: dict) -> bool:
+    """True where there is a run to go on with; ``InputError`` where there is one of other settings or one not asked for."""
+    config = args.out / "config.json"
+    if not args.out.exists() or not any(args.out.iterdir()):
+        return False
+    if not config.exists():
+        raise InputError(f"{args.out}: expected a new or empty folder or a run, found neither")
+    found = read_json(config).get("settings", {})
+    for name in sorted(settings.keys() | found.keys()):
+        if settings.get(name) != found.get(name) and not (name == "epochs" and args.resume and raised(settings, found)):
+            raise InputError(
+                f"{args.out}: expected a run with {name} {settings.get(name)}, found one with {found.get(name)}; "
+                "choose another --out or remove it"
+            )
+    if not args.resume:
+        raise InputError(f"{args.out}: expected a new folder, found a run of the same settings; --resume goes on with it")
+    return (args.out / "last.pt").exists()
+
+
+def raised(settings: dict, found: dict) -> bool:
+    return isinstance(found.get("epochs"), int) and settings["epochs"] > found["epochs"]
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="sliced data set, for instance data/isles")
+    parser.add_argument("--out", type=Path, required=True, help="run folder to make")
+    parser.add_argument("--network", choices=list(NETWORKS), default="unet", help="architecture")
+    parser.add_argument("--width", type=int, default=64, help="channels at full resolution")
+    parser.add_argument("--region", choices=[*REGION_LOSSES, "none"], default="gdl", help="regional loss")
+    parser.add_argument("--contour", choices=[*CONTOUR_LOSSES, "none"], default="none", help="contour loss")
+    parser.add_argument("--maps", choices=("2d", "3d"), default="2d", help="signed distances from the slice or the volume")
+    parser.add_argument("--region-wise-map", choices=("rrw", "boundary", "ac", "cao"), default="rrw",
+                        help="map of the region-wise losses")
+    parser.add_argument("--alpha", choices=list(schedules.SCHEDULES), default="rebalance",
+                        help="how the weight of the contour loss changes over the epochs")
+    parser.add_argument("--alpha-start", type=float, default=0.01, help="alpha of the first epoch")
+    parser.add_argument("--alpha-step", type=float, default=0.01, help="what alpha gains an epoch")
+    parser.add_argument("--epochs", type=int, default=100, help="epochs")
+    parser.add_argument("--batch-size", type=int, default=8, help="slices a step")
+    parser.add_argument("--lr", type=float, default=0.001, help="Adam's learning rate; halved after 20 epochs without gain")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the slices")
+    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where to train")
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto",
+                        help="arithmetic of the network; auto is bf16 on CUDA and fp32 on the CPU")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile on CUDA")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out if there is one")
+    args = parser.parse_args(arguments)
+    for name, low in (("width", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        if getattr(args, name) < low:
+            raise InputError(f"--{name.replace('_', '-')}: expected at least {low}, found {getattr(args, name)}")
+    if not 0 < args.lr < math.inf:
+        raise InputError(f"--lr: expected a positive number, found {args.lr}")
+    if args.region == args.contour == "none":
+        raise InputError("--region none --contour none: expected at least one loss, found none")
+    try:
+        schedules.build(args.alpha, start=args.alpha_start, step=args.alpha_step, epochs=args.epochs)
+    except ValueError as error:
+        raise InputError(f"--alpha {args.alpha}: {error}") from None
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse(arguments)
+    device = select_device(args.device)
+    if args.precision == "auto":
+        args.precision = "bf16" if device.type == "cuda" else "fp32"
+    meta = read_meta(args.data)
+    settings = settings_of(args, meta)
+    check_run_folder(args, settings)
+    trainer = build_trainer(args, meta, device)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with exclusive(args.out):
+        if check_run_folder(args, settings):
+            restore(trainer, args.out / "last.pt")
+        write_json(args.out / "config.json", {"settings": settings, "data": str(args.data), "meta": read_json(args.data / "meta.json")})
+        write_json(args.out / "env.json", provenance(device))
+        run(trainer, args.out)
+    best = max(trainer.log, key=trainer.score)
+    print(f"{args.out}: best epoch {best['epoch']} of {args.epochs}: DSC {best['val_dsc_3d']:.3f}, HD95 {best['val_hd95_3d_mm']:.2f} mm (validation, 3D)")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
