@@ -1,0 +1,210 @@
+"""Bad input of the commands: exit code 2, one line that names the culprit, nothing new on the disk."""
+
+import shutil
+import zipfile
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import eval as evaluate
+import preprocess
+import train
+from raw_data import call, isles_path, make_isles, make_wmh, save_nifti, tree
+
+
+def stored(path):
+    image = nib.load(path)
+    return np.asarray(image.dataobj).copy(), image.header.get_zooms()
+
+
+def rewrite(root, modality, change=lambda voxels: voxels, spacing=None, case="case_2"):
+    path = isles_path(root, case, modality)
+    voxels, zooms = stored(path)
+    save_nifti(path, change(voxels), spacing or zooms, identity_affine=True)
+
+
+def with_value(value, index=(0, 0, 0)):
+    def change(voxels):
+        voxels[index] = value
+        return voxels
+    return change
+
+
+def to_zip(root, damage):
+    """Replace the folder by a zip of it, damaged."""
+    archive = root / "ISLES2018_Training.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for path in sorted((root / "TRAINING").rglob("*.nii")):
+            opened.write(path, path.relative_to(root))
+        if damage == "climbs":
+            opened.writestr("../../evil.nii", b"x")
+    shutil.rmtree(root / "TRAINING")
+    content = bytearray(archive.read_bytes())
+    if damage == "truncated":
+        archive.write_bytes(content[: len(content) // 2])
+    if damage == "flipped":
+        content[2000] ^= 0xFF
+        archive.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:500])
+
+
+ISLES_CASES = {
+    "raw folder missing": (lambda raw: shutil.rmtree(raw), "expected the raw data of isles, found nothing; get ISLES2018_Training.zip"),
+    "raw folder empty": (lambda raw: shutil.rmtree(raw / "TRAINING"), "found no case; get ISLES2018_Training.zip"),
+    "zip truncated": (lambda raw: to_zip(raw, "truncated"), "ISLES2018_Training.zip: expected a whole zip"),
+    "zip with a flipped byte": (lambda raw: to_zip(raw, "flipped"), "ISLES2018_Training.zip!TRAINING/case_"),
+    "zip that climbs out": (lambda raw: to_zip(raw, "climbs"), "../../evil.nii"),
+    "modality missing": (lambda raw: isles_path(raw, "case_2", "CT_MTT").unlink(), "case_2: expected a file of CT_MTT"),
+    "label missing": (lambda raw: isles_path(raw, "case_2", "OT").unlink(), "case_2: expected a file of label"),
+    "NIfTI truncated": (lambda raw: truncate(isles_path(raw, "case_2", "CT")), "case_2: expected a whole NIfTI"),
+    "not a NIfTI": (lambda raw: isles_path(raw, "case_2", "CT").write_bytes(b"x" * 999), "case_2: expected a whole NIfTI"),
+    "shape disagrees": (lambda raw: rewrite(raw, "CT_CBF", lambda v: v[:, :, :2]), "case_2: expected shape (16, 20, 3), found (16, 20, 2)"),
+    "spacing disagrees": (lambda raw: rewrite(raw, "CT_CBV", spacing=(0.9, 0.8, 6.0)), "case_2: expected spacing (0.9, 0.8, 5.0) mm"),
+    "spacing zero": (lambda raw: rewrite(raw, "CT", spacing=(0.0, 0.8, 5.0)), "case_2: expected a positive spacing"),
+    "NaN voxel": (lambda raw: rewrite(raw, "CT_Tmax", with_value(np.nan)), "case_2: expected finite voxels"),
+    "infinite voxel": (lambda raw: rewrite(raw, "CT_MTT", with_value(np.inf)), "case_2: expected finite voxels"),
+    "constant image": (lambda raw: rewrite(raw, "CT", lambda v: v * 0 + 7), "case_2: expected an image with contrast, found only 7"),
+    "label value": (lambda raw: rewrite(raw, "OT", with_value(3)), "case_2: expected label values 0, 1, found 3"),
+    "4D volume": (lambda raw: rewrite(raw, "CT", lambda v: v[..., None].repeat(2, 3), spacing=(0.9, 0.8, 5.0)),
+                  "case_2: expected a 3-D volume, found shape (16, 20, 3, 2)"),
+}
+
+
+@pytest.mark.parametrize("name", ISLES_CASES)
+def test_bad_raw_data(tmp_path, monkeypatch, capsys, name):
+    damage, named = ISLES_CASES[name]
+    damage(make_isles(tmp_path / "raw"))
+    before = tree(tmp_path)
+    code = call(preprocess, "isles", "--source", tmp_path / "raw", "--dest", tmp_path / "data" / "isles", "--size", "16",
+                "--val", "1", "--jobs", "1", monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert code == 2 and error.count("\n") == 1 and named in error, error
+    assert tree(tmp_path) == before
+
+
+FLAGS = {
+    "fewer cases than --val": (("--val", "3"), "expected more than 3 cases"),
+    "--val 0": (("--val", "0"), "--val: expected at least 1 case, found 0"),
+    "the paper's --val": ((), "expected more than 20 cases"),
+    "split names an unknown case": (("--split", "unknown.txt"), "found case_99"),
+    "split names a case twice": (("--split", "twice.txt"), "found case_1 twice"),
+    "split without validation": (("--split", "none.json"), "expected at least one case for val"),
+    "split with other lists": (("--split", "lists.json"), "expected lists named train and val"),
+    "split missing": (("--split", "absent.txt"), "absent.txt: expected a readable split file"),
+    "split broken": (("--split", "broken.json"), "broken.json: expected a readable JSON file"),
+    "split csv without columns": (("--split", "wrong.csv"), "expected the columns case_id and split"),
+    "--split and --val": (("--split", "twice.txt", "--val", "1"), "--split"),
+    "--size": (("--size", "20", "--val", "1"), "--size: expected a multiple of 8, found 20"),
+    "--jobs": (("--jobs", "0", "--val", "1"), "--jobs: expected at least 1"),
+    "--distance-map": (("--distance-map", "signed", "--val", "1"), "choose from"),
+    "--dest exists": (("--dest", "raw", "--val", "1"), "expected a new folder"),
+    "unknown flag": (("--vall", "1"), "--vall"),
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_bad_flags_of_preprocess(tmp_path, monkeypatch, capsys, name):
+    flags, named = FLAGS[name]
+    monkeypatch.chdir(tmp_path)
+    make_isles(tmp_path / "raw")
+    files = {"unknown.txt": "case_99", "twice.txt": "case_1\ncase_1", "none.json": '{"train": ["case_1"], "val": []}',
+             "lists.json": '{"test": ["case_1"]}', "broken.json": "{", "wrong.csv": "id,part\n1,val\n"}
+    for file, text in files.items():
+        (tmp_path / file).write_text(text)
+    before = tree(tmp_path)
+    code = call(preprocess, "isles", "--source", "raw", "--dest", "data/isles", *flags, monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert code == 2 and error.count("\n") == 1 and named in error, error
+    assert tree(tmp_path) == before
+
+
+def test_patients_without_sidecars(tmp_path, monkeypatch, capsys):
+    root = make_isles(tmp_path / "raw")
+    isles_path(root, "case_2", "OT").with_suffix(".json").unlink()
+    assert call(preprocess, "isles", "--source", root, "--dest", tmp_path / "d", "--val", "1", "--group", "patient", monkeypatch=monkeypatch) == 2
+    assert "case_2: expected a .json sidecar" in capsys.readouterr().err
+
+
+def test_one_damaged_case_of_many_processes(tmp_path, monkeypatch, capsys):
+    root = make_wmh(tmp_path / "raw")
+    truncate(root / "Singapore" / "50" / "pre" / "T1.nii.gz")
+    before = tree(tmp_path)
+    code = call(preprocess, "wmh", "--source", root, "--dest", tmp_path / "d", "--val", "1", "--jobs", "2", monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert code == 2 and error.count("\n") == 1 and "T1.nii.gz" in error and tree(tmp_path) == before
+
+
+TRAIN_FLAGS = {
+    "unknown loss": (("--region", "gdll"), "'gdl'"),
+    "unknown contour loss": (("--contour", "edges"), "'boundary'"),
+    "unknown schedule": (("--alpha", "slowly"), "'rebalance'"),
+    "no loss": (("--region", "none"), "expected at least one loss"),
+    "alpha": (("--alpha-start", "-1"), "--alpha rebalance"),
+    "alpha NaN": (("--alpha-start", "nan"), "--alpha rebalance"),
+    "lr": (("--lr", "0"), "--lr: expected a positive number"),
+    "epochs": (("--epochs", "0"), "--epochs: expected at least 1, found 0"),
+    "batch size": (("--batch-size", "none"), "--batch-size"),
+    "width": (("--width", "0"), "--width"),
+    "data missing": (("--data", "nowhere"), "nowhere: expected a sliced data set, found nothing; make it with preprocess.py"),
+    "out is something else": (("--out", "other"), "other: expected a new or empty folder or a run"),
+    "device": (("--device", "cuda"), "--device cuda: expected a CUDA device"),
+}
+
+
+@pytest.mark.parametrize("name", TRAIN_FLAGS)
+def test_bad_flags_of_train(sliced, tmp_path, monkeypatch, capsys, name):
+    flags, named = TRAIN_FLAGS[name]
+    if name == "device" and __import__("torch").cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("keep me")
+    before = tree(tmp_path)
+    code = call(train, "--data", sliced, "--out", "run", *flags, monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert code == 2 and error.count("\n") == 1 and named in error, error
+    assert tree(tmp_path) == before
+
+
+def test_training_on_a_damaged_slice_makes_no_run(sliced, tmp_path, monkeypatch, capsys):
+    data = shutil.copytree(sliced, tmp_path / "data")
+    truncate(sorted((data / "train" / "phi2d").iterdir())[0])
+    code = call(train, "--data", data, "--out", tmp_path / "run", "--contour", "boundary", monkeypatch=monkeypatch)
+    assert code == 2 and "phi2d" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(sliced, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "run"
+    train.main(["--data", str(sliced), "--out", str(out), "--width", "16", "--epochs", "1", "--device", "cpu"])
+    return out
+
+
+def replace_text(path, old, new):
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+RUNS = {
+    "no run": (lambda run: shutil.rmtree(run), "config.json: expected a readable JSON file"),
+    "no checkpoint": (lambda run: (run / "best.pt").unlink(), "best.pt: expected a checkpoint, found nothing"),
+    "checkpoint truncated": (lambda run: truncate(run / "best.pt"), "best.pt: expected a whole checkpoint"),
+    "other width": (lambda run: replace_text(run / "config.json", '"width": 16', '"width": 32'), "expected the weights"),
+    "other data": (lambda run: replace_text(run / "config.json", '"data_fingerprint": "', '"data_fingerprint": "0'), "found another"),
+    "no settings": (lambda run: (run / "config.json").write_text("{}"), "expected the settings of a run"),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_bad_runs(finished, tmp_path, monkeypatch, capsys, name):
+    run = shutil.copytree(finished, tmp_path / "run")
+    damage, named = RUNS[name]
+    damage(run)
+    before = tree(tmp_path)
+    code = call(evaluate, "run", run, "--device", "cpu", monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert code == 2 and error.count("\n") == 1 and named in error, error
+    assert tree(tmp_path) == before

@@ -1,0 +1,144 @@
+import csv
+import json
+import math
+
+import matplotlib.image
+import nibabel as nib
+import numpy as np
+import pytest
+from medpy.metric import binary
+
+import eval as evaluate
+import tables
+import train
+from raw_data import call
+from utils import InputError
+
+SMALL = ("--width", "16", "--batch-size", "4", "--device", "cpu", "--epochs", "1")
+
+
+@pytest.fixture(scope="session")
+def results(sliced, tmp_path_factory):
+    """Two rows, two seeds, one epoch each, evaluated."""
+    root = tmp_path_factory.mktemp("runs") / "results" / "isles"
+    for row, contour in (("gdl", "none"), ("gdl-boundary", "boundary")):
+        for seed in (0, 1):
+            out = root / row / f"seed{seed}"
+            train.main(["--data", str(sliced), "--out", str(out), *SMALL, "--contour", contour, "--seed", str(seed)])
+            evaluate.main(["run", str(out), "--device", "cpu"])
+    return root
+
+
+def test_metrics_are_medpys_on_the_saved_predictions(results, sliced):
+    scored = 0
+    for path in sorted(results.glob("*/*/metrics.csv")):
+        row, = csv.DictReader(path.open())
+        image = nib.load(path.parent / "predictions" / f"{row['case_id']}.nii.gz")
+        prediction = np.asarray(image.dataobj) == 1
+        files = sorted((sliced / "val" / "label").glob(f"{row['case_id']}_*.npy"))
+        reference = np.stack([np.load(path) for path in files], axis=-1) == 1
+        spacing = image.header.get_zooms()
+        assert spacing == pytest.approx((0.45, 0.5, 5.0)) and prediction.shape == reference.shape
+        assert (int(row["n_pred"]), int(row["n_ref"])) == (prediction.sum(), reference.sum())
+        if prediction.any():
+            scored += 1
+            assert float(row["dsc"]) == pytest.approx(binary.dc(prediction, reference), abs=1e-6)
+            for name in ("hd", "hd95"):
+                expected = getattr(binary, name)(prediction, reference, spacing)
+                assert float(row[f"{name}_mm"]) == pytest.approx(expected, abs=1e-3)
+    assert scored
+
+
+def test_a_picture_and_curves_have_content(results):
+    evaluate.main(["curves", str(results), "--rows", "gdl", "gdl-boundary", "--name", "curves"])
+    evaluate.main(["pictures", str(results), "--rows", "gdl", "gdl-boundary", "--name", "pictures"])
+    for name in ("curves", "pictures"):
+        pixels = matplotlib.image.imread(results / f"{name}.png")
+        assert min(pixels.shape[:2]) > 300 and 0.02 < (pixels[..., :3].min(axis=-1) < 0.9).mean() < 0.98
+        assert (results / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+# Tables from metrics files made by hand -----------------------------------------------------------------------------
+
+def write_run(folder, rows, settings):
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"settings": {"data_fingerprint": "f", **settings}}))
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("case_id", "class", "dsc", "hd95_mm", "hd_mm", "n_ref", "n_pred"))
+        writer.writerows(rows)
+
+
+def case(name, dsc, hd95, n_ref=9, n_pred=9):
+    return (name, "lesion", dsc, hd95, hd95 + 1, n_ref, n_pred)
+
+
+@pytest.fixture
+def handmade(tmp_path):
+    root = tmp_path / "isles"
+    write_run(root / "gdl" / "seed0", [case("1", 0.4, 2.0), case("2", 0.0, 30.0, n_pred=0)], {"seed": 0, "lr": 0.001})
+    write_run(root / "gdl" / "seed1", [case("1", 0.5, 4.0), case("2", 0.5, 8.0)], {"seed": 1, "lr": 0.001})
+    write_run(root / "focal" / "seed0", [case("1", 0.9, 1.0), case("2", 0.7, 2.0)], {"seed": 0, "lr": 0.001})
+    write_run(root / "boundary" / "seed0", [case("1", 0.0, 30.0, n_pred=0), case("2", 0.0, 30.0, n_pred=0)], {"seed": 0})
+    return root
+
+
+def test_mean_and_sd_over_seeds_beside_the_published_figure(handmade, capsys):
+    evaluate.main(["table", str(handmade), "--rows", "gdl", "focal", "boundary", "hausdorff", "--name", "table1"])
+    rows = {row["row"]: row for row in csv.DictReader((handmade / "table1.csv").open())}
+    gdl = rows["gdl"]
+    # Seed means are 0.2 and 0.5, 16 and 6 mm: mean 0.35 and 11, sample sd 0.3 / sqrt 2 and 10 / sqrt 2.
+    assert float(gdl["dsc"]) == pytest.approx(0.35) and float(gdl["dsc_sd"]) == pytest.approx(0.3 / math.sqrt(2))
+    assert float(gdl["hd95_mm"]) == pytest.approx(11) and float(gdl["hd95_mm_sd"]) == pytest.approx(10 / math.sqrt(2))
+    assert (gdl["seeds"], gdl["cases"], gdl["missed"], gdl["false_alarms"]) == ("0 1", "2", "1", "0")
+    assert (gdl["published_dsc"], gdl["published_hd95_mm"]) == ("0.511", "5.32")
+    assert rows["focal"]["dsc_sd"] == "" and rows["boundary"]["collapsed"] == "True"
+    assert rows["hausdorff"]["dsc"] == "" and rows["hausdorff"]["seeds"] == ""
+    text = capsys.readouterr().out
+    lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines() if "|" in line}
+    assert lines["gdl"] == ["0.350 (0.212)", "11.00 (7.07)", "0.511 (0.016)", "5.320 (1.742)", "2", "1 of 4", "0 of 4"]
+    assert lines["focal"][:2] == ["**0.800**", "**1.50**"] and lines["boundary"][:3] == ["collapsed", "collapsed", "NA"]
+    assert "no run" in lines["hausdorff"]
+
+
+def test_latex_escapes_and_uses_booktabs(handmade):
+    write_run(handmade / "a_b" / "seed0", [case("1", 0.5, 1.0), case("2", 0.5, 1.0)], {"seed": 0})
+    tables.write_table(handmade, ["gdl", "a_b"], "t")
+    text = (handmade / "t.tex").read_text()
+    assert r"a\_b" in text and text.count(r"\\") == 3 and r"\toprule" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_a_phantom_has_no_published_figure():
+    assert tables.published_figures("isles-demo", "gdl") == {}
+    assert tables.published_figures("isles", "midl-gdl-boundary")["published_dsc"] == 0.656
+    assert tables.published_figures("isles", "gdl-boundary-constant-0.05")["published_dsc"] == 0.606
+
+
+def change_settings(folder, **settings):
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"] |= settings
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(("damage", "named"), [
+    (lambda root: change_settings(root / "gdl" / "seed1", lr=0.1), "seed1.*found lr 0.1 instead of 0.001"),
+    (lambda root: change_settings(root / "focal" / "seed0", data_fingerprint="g"), "a run on other data"),
+    (lambda root: (root / "gdl" / "seed0" / "config.json").unlink(), "config.json"),
+    (lambda root: (root / "gdl" / "seed0" / "metrics.csv").write_text("case_id,class\n1,lesion\n"), "expected a column dsc"),
+    (lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
+        "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n1,lesion,high,1,1,1,1\n"), "expected numbers in dsc"),
+    (lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
+        "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n1,lesion,1,1,1,1,1\n3,lesion,1,1,1,1,1\n"), "found 2 in only one"),
+])
+def test_runs_that_do_not_belong_together_are_named(handmade, damage, named):
+    damage(handmade)
+    with pytest.raises(InputError, match=named):
+        tables.write_table(handmade, ["gdl", "focal"], "t")
+    assert not list(handmade.glob("t.*"))
+
+
+def test_no_run_at_all_is_an_error(handmade, tmp_path, monkeypatch, capsys):
+    for results, rows in ((handmade, ("nothing", "none")), (tmp_path / "missing", ("gdl",))):
+        assert call(evaluate, "table", results, "--rows", *rows, "--name", "t", monkeypatch=monkeypatch) == 2
+        assert capsys.readouterr().err.count("\n") == 1
