@@ -1,0 +1,131 @@
+# The whole pipeline: raw volumes -> slices and distance maps -> runs -> tables and figures. `make help` lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.DEFAULT_GOAL := help
+
+include experiments.mk
+
+PYTHON ?= python3
+VENV ?= .venv
+SEEDS ?= 0 1 2
+DEVICE ?= auto
+ARGS ?=
+SLICE_ARGS ?=
+RAW ?=
+
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+ROWS := $(sort $(patsubst ROW_%,%,$(filter ROW_%,$(.VARIABLES))))
+TABLES := $(sort $(patsubst TABLE_%,%,$(filter TABLE_%,$(.VARIABLES))))
+DEMO_ROWS := gdl gdl-boundary
+DEMO_SEEDS := 0
+
+# The metrics of a row of a data set, all seeds: $(call metrics,isles,gdl)
+metrics = $(foreach seed,$(SEEDS),results/$(1)/$(2)/seed$(seed)/metrics.csv)
+# The rows of a data set that have a finished run: $(call finished,isles)
+finished = $(foreach row,$(ROWS),$(if $(wildcard results/$(1)/$(row)/seed*/metrics.csv),$(row)))
+
+.PHONY: help
+help: ## every target, one line each
+	@grep -hE '^[a-z0-9<>-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  %-28s %s\n", $$1, $$2}'
+	@printf '  %-28s %s\n' \
+	  '<data set>-<row>' 'one row, all SEEDS, then its line of the table' \
+	  '<data set>-data' 'slices and distance maps of a data set' \
+	  '<data set>-table1' 'all rows of Table 1, then the table; likewise -table3 and -midl' \
+	  '<data set>-curves' 'learning curves of the runs that exist' \
+	  '<data set>-pictures' 'contours on validation slices, of the runs that exist'
+	@printf '\ndata sets: %s\nrows:      %s\n' '$(DATASETS)' '$(ROWS)' | fold -s -w 110
+	@printf '\n'; printf '%s\n' 'variables: SEEDS="0 1 2"  RAW=<folder of the raw data>  ARGS="<flags of train.py>"  SLICE_ARGS="<flags of preprocess.py>"' \
+	  '           DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>'
+
+.PHONY: setup
+setup: $(READY) ## .venv with the pinned requirements
+
+$(READY): requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.PHONY: test
+test: | $(READY) ## the whole test suite
+	$(PY) -m pytest -q tests
+
+.PHONY: bench
+bench: | $(READY) ## speed, as ratios measured in one run
+	$(PY) scripts/bench.py
+
+.PHONY: demo
+demo: results/isles-demo/demo.md results/isles-demo/demo-curves.pdf results/isles-demo/demo-pictures.pdf ## the whole pipeline on a generated phantom: two rows, table, curves, picture
+	@cat $<
+	@printf 'curves:  results/isles-demo/demo-curves.png\npicture: results/isles-demo/demo-pictures.png\n'
+
+DEMO_METRICS := $(foreach row,$(DEMO_ROWS),$(foreach seed,$(DEMO_SEEDS),results/isles-demo/$(row)/seed$(seed)/metrics.csv))
+
+results/isles-demo/demo.md: $(DEMO_METRICS)
+	$(PY) eval.py table results/isles-demo --rows $(DEMO_ROWS) --name demo > /dev/null
+
+results/isles-demo/demo-curves.pdf: $(DEMO_METRICS)
+	$(PY) eval.py curves results/isles-demo --rows $(DEMO_ROWS) --name demo-curves > /dev/null
+
+results/isles-demo/demo-pictures.pdf: $(DEMO_METRICS)
+	$(PY) eval.py pictures results/isles-demo --rows $(DEMO_ROWS) --name demo-pictures > /dev/null
+
+.PHONY: clean
+clean: ## remove the generated data sets, their results and caches; never real data, runs or the environment
+	rm -rf data/raw/*-demo data/raw/.*-demo.partial data/*-demo data/.*.partial results/*-demo .pytest_cache __pycache__ */__pycache__
+
+# Phantoms: raw data in the real layouts. The folder gets its name when it is whole.
+data/raw/%-demo: | $(READY)
+	rm -rf data/raw/.$*-demo.partial
+	$(PY) scripts/phantom.py $* --out data/raw/.$*-demo.partial
+	mv data/raw/.$*-demo.partial $@
+
+# $(call dataset,D): the sliced data set D, its tables and its figures.
+define dataset
+.PHONY: $(1)-data $(1)-curves $(1)-pictures
+$(1)-data: data/$(1)/meta.json
+
+# preprocess.py gives the folder its name when it is whole; order-only, because it refuses to slice over an old one.
+data/$(1)/meta.json: | $(READY) $(if $(filter %-demo,$(1)),data/raw/$(1))
+	$$(PY) preprocess.py $(1) --source "$$(or $$(RAW),data/raw/$(1))" --dest data/$(1) $$(SLICE_$(1)) $$(SLICE_ARGS)
+
+$(1)-curves: | $(READY)
+	@$$(PY) eval.py curves results/$(1) --rows $$(or $$(call finished,$(1)),gdl) --name curves
+
+$(1)-pictures: | $(READY)
+	@$$(PY) eval.py pictures results/$(1) --rows $$(or $$(call finished,$(1)),gdl) --name pictures --seed $$(firstword $$(SEEDS))
+
+$(1)-%:
+	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(TABLES), found $$*" >&2; exit 2
+endef
+
+# $(call row,D,R): the runs of row R on data set D. A killed run goes on where it stopped; metrics.csv comes last.
+define row
+.PHONY: $(1)-$(2)
+$(1)-$(2): results/$(1)/$(2).md
+	@cat $$<
+
+results/$(1)/$(2).md: $$(call metrics,$(1),$(2))
+	@$$(PY) eval.py table results/$(1) --rows $(2) --name $(2) > /dev/null
+
+results/$(1)/$(2)/seed%/metrics.csv: | $(READY) data/$(1)/meta.json
+	$$(PY) train.py --data data/$(1) --out $$(@D) $$(ROW_$(2)) $$(TRAIN_$(1)) --seed $$* --device $$(DEVICE) --resume $$(ARGS)
+	$$(PY) eval.py run $$(@D) --device $$(DEVICE)
+endef
+
+# $(call table,D,T): table T of data set D, over all its rows.
+define table
+.PHONY: $(1)-$(2)
+$(1)-$(2): results/$(1)/$(2).md
+	@cat $$<
+
+results/$(1)/$(2).md: $$(foreach row,$$(TABLE_$(2)),$$(call metrics,$(1),$$(row)))
+	@$$(PY) eval.py table results/$(1) --rows $$(TABLE_$(2)) --name $(2) > /dev/null
+endef
+
+$(foreach d,$(DATASETS),$(eval $(call dataset,$(d))))
+$(foreach d,$(DATASETS),$(foreach r,$(ROWS),$(eval $(call row,$(d),$(r)))))
+$(foreach d,$(DATASETS),$(foreach t,$(TABLES),$(eval $(call table,$(d),$(t)))))
