@@ -16,6 +16,9 @@ ARGS ?=
 SLICE_ARGS ?=
 RAW ?=
 
+# OpenMP's threads give up waiting early: under -j, threads that spin take the cores from those that work.
+export GOMP_SPINCOUNT ?= 2000
+
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ROWS := $(sort $(patsubst ROW_%,%,$(filter ROW_%,$(.VARIABLES))))

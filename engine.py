@@ -154,11 +154,20 @@ def slice_dsc(counts: list[tuple[Tensor, ...]]) -> float:
     return float(dsc_from_counts(*merged)[:, 1:].mean())
 
 
+def wanted_maps(args: argparse.Namespace, objective: Objective) -> str | None:
+    """The map that the losses want beside the labels, as ``load_slices`` names it."""
+    kinds = {loss.target_kind: loss for loss in (objective.region, objective.contour) if loss}
+    if "phi" in kinds:
+        return f"phi{args.maps}"
+    if "region-wise" in kinds:
+        return args.region_wise_map or kinds["region-wise"].map_kind
+    return None
+
+
 def build_trainer(args: argparse.Namespace, meta: Meta, device: torch.device) -> Trainer:
     seed_everything(args.seed)
     objective = Objective(args.region, args.contour)
-    kinds = {loss.target_kind for loss in (objective.region, objective.contour) if loss}
-    maps = f"phi{args.maps}" if "phi" in kinds else args.region_wise_map if "region-wise" in kinds else None
+    maps = wanted_maps(args, objective)
     train, val = (load_slices(meta, part, maps=maps).to(device) for part in ("train", "val"))
     num_classes = len(meta.class_names)
     network = NETWORKS[args.network](len(meta.modalities), num_classes, width=args.width)

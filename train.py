@@ -8,6 +8,7 @@ from pathlib import Path
 
 import schedules
 from dataloader import Meta, read_meta
+from distance import REGION_WISE_KINDS
 from engine import build_trainer, restore, run
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import NETWORKS
@@ -56,8 +57,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--region", choices=[*REGION_LOSSES, "none"], default="gdl", help="regional loss")
     parser.add_argument("--contour", choices=[*CONTOUR_LOSSES, "none"], default="none", help="contour loss")
     parser.add_argument("--maps", choices=("2d", "3d"), default="2d", help="signed distances from the slice or the volume")
-    parser.add_argument("--region-wise-map", choices=("rrw", "boundary", "ac", "cao"), default="rrw",
-                        help="map of the region-wise losses")
+    parser.add_argument("--region-wise-map", choices=REGION_WISE_KINDS,
+                        help="map of a region-wise loss, where not its own")
     parser.add_argument("--alpha", choices=list(schedules.SCHEDULES), default="rebalance",
                         help="how the weight of the contour loss changes over the epochs")
     parser.add_argument("--alpha-start", type=float, default=0.01, help="alpha of the first epoch")

@@ -35,10 +35,14 @@ class Parser(argparse.ArgumentParser):
         raise InputError(message)
 
 
+def terminate(*_) -> None:
+    """A terminated run cleans up after itself as one stopped by Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 def run_command(main: Callable[[Sequence[str] | None], None]) -> int:
     """Run a command's ``main`` and turn its outcome into an exit code: 0 done, 2 bad input, 130 Ctrl-C, 1 the rest."""
-    # A terminated run cleans up after itself as one stopped by Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, terminate)
     try:
         main(None)
     except (InputError, StoppedError) as error:

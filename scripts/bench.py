@@ -1,0 +1,160 @@
+"""Speed and memory of slicing and of everything in training but the network, against plain baselines of the same run.
+
+Absolute times depend on the machine; the ratios, measured in one process one after the other, are what to compare.
+"""
+
+import argparse
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import nn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import engine  # noqa: E402
+import preprocess  # noqa: E402
+import train  # noqa: E402
+from dataloader import read_meta  # noqa: E402
+from losses import Boundary, GeneralizedDice  # noqa: E402
+from provenance import package_version, processor  # noqa: E402
+from utils import cpu_count  # noqa: E402
+
+
+class PixelNetwork(nn.Module):
+    """One 1x1 convolution: a network that costs next to nothing, so that the rest of a step can be timed."""
+
+    def __init__(self, in_channels: int, num_classes: int, *, width: int = 1):
+        super().__init__()
+        self.head = nn.Conv2d(in_channels, num_classes, kernel_size=1)
+
+    def forward(self, image):
+        return self.head(image)
+
+
+def make_data(root: Path, cases: int, slices: int) -> tuple[Path, float]:
+    """Phantom scans in the WMH layout, sliced at 256 x 256; returns the folder and seconds a slice of slicing."""
+    subprocess.run(
+        [sys.executable, ROOT / "scripts" / "phantom.py", "wmh", "--out", root / "raw", "--cases", str(cases), "--slices", str(slices)],
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    start = time.perf_counter()
+    preprocess.main(["wmh", "--source", str(root / "raw"), "--dest", str(root / "data"), "--val", "1"])
+    return root / "data", (time.perf_counter() - start) / (cases * slices)
+
+
+def scipy_map(mask: np.ndarray, spacing) -> np.ndarray:
+    if not mask.any() or mask.all():
+        return np.zeros(mask.shape, np.float32)
+    outside, inside = (ndimage.distance_transform_edt(m, sampling=spacing) for m in (~mask, mask))
+    return (outside - inside).astype(np.float32)
+
+
+class PlainDataset(torch.utils.data.Dataset):
+    """The baseline's samples: one file a sample, SciPy's map at every access."""
+
+    def __init__(self, folder: Path):
+        self.names = sorted(path.name for path in (folder / "image").iterdir())
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int):
+        image, label = (np.load(self.folder / kind / self.names[index]) for kind in ("image", "label"))
+        phi = np.stack([scipy_map(label == k, (1.0, 1.0)) for k in (0, 1)])
+        return torch.from_numpy(image).float(), torch.from_numpy(label).long(), torch.from_numpy(phi)
+
+
+def plain_epoch(folder: Path, batch_size: int) -> float:
+    """Seconds a slice of a plain epoch: DataLoader workers, online maps, metrics of each batch on the CPU."""
+    loader = torch.utils.data.DataLoader(PlainDataset(folder), batch_size, shuffle=True, num_workers=cpu_count())
+    network = PixelNetwork(2, 2)
+    optimiser = torch.optim.Adam(network.parameters())
+    region, contour = GeneralizedDice(), Boundary()
+    start, scores = time.perf_counter(), []
+    for image, label, phi in loader:
+        logits = network(image)
+        loss = 0.99 * region(logits, label) + 0.01 * contour(logits, phi)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        prediction, reference = logits.argmax(1).numpy(), label.numpy()
+        for p, r in zip(prediction == 1, reference == 1, strict=True):
+            scores.append((loss.item(), 2 * (p & r).sum() / max(1, p.sum() + r.sum())))
+    return (time.perf_counter() - start) / len(loader.dataset)
+
+
+def our_epoch(data: Path, batch_size: int) -> tuple[float, float]:
+    """Seconds a slice of our training epoch and of our validation, with the same network."""
+    engine.NETWORKS["pixel"] = PixelNetwork
+    args = train.parse(["--data", str(data), "--out", "unused", "--contour", "boundary", "--batch-size", str(batch_size), "--device", "cpu"])
+    args.network, args.precision = "pixel", "fp32"
+    trainer = engine.build_trainer(args, read_meta(data), torch.device("cpu"))
+    with engine.progress(disable=True) as bar:
+        trainer.train_epoch(0, bar)
+        start = time.perf_counter()
+        weights = trainer.train_epoch(1, bar)["region_weight"]
+        trained = time.perf_counter()
+        trainer.validate((weights, 1 - weights))
+    return (trained - start) / len(trainer.train), (time.perf_counter() - trained) / len(trainer.val)
+
+
+def memory(data: Path) -> tuple[float, float]:
+    """Peak memory in GiB that loading the slices adds in a fresh process, and the size of what it then holds."""
+    code = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+        "from dataloader import load_slices, read_meta\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "s = load_slices(read_meta(Path(sys.argv[2])), 'train', maps='phi2d')\n"
+        "size = sum(t.numel() * t.element_size() for t in (s.image, s.label, s.maps, s.spacing))\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, size)"
+    )
+    out = subprocess.run([sys.executable, "-c", code, str(ROOT), str(data)], check=True, capture_output=True, text=True)
+    peak, size = map(float, out.stdout.split())
+    return peak / 2**30, size / 2**30
+
+
+def scipy_slicing(data: Path) -> float:
+    """Seconds a slice of SciPy's 2D and 3D maps alone, on the same labels, in one process."""
+    meta = read_meta(data)
+    case = meta.cases[0]
+    label = np.stack([np.load(path) for path in sorted((data / case.split / "label").glob(f"{case.case_id}_*.npy"))], axis=-1)
+    start = time.perf_counter()
+    for k in (0, 1):
+        scipy_map(label == k, case.spacing)
+        for z in range(label.shape[2]):
+            scipy_map(label[..., z] == k, case.spacing[:2])
+    return (time.perf_counter() - start) / label.shape[2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=4, help="phantom scans")
+    parser.add_argument("--slices", type=int, default=48, help="slices a scan")
+    parser.add_argument("--batch-size", type=int, default=8, help="slices a step")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        data, slicing = make_data(Path(folder), args.cases, args.slices)
+        maps = scipy_slicing(data)
+        trained, validated = our_epoch(data, args.batch_size)
+        plain = plain_epoch(data / "train", args.batch_size)
+        peak, size = memory(data)
+    print(f"{processor()}, {cpu_count()} cores, {platform.system()}, torch {package_version('torch')}")
+    print(f"WMH phantom, {args.cases} x {args.slices} slices of 256 x 256, batch {args.batch_size}\n")
+    print("| what | ours | baseline | ratio |\n| --- | --- | --- | --- |")
+    print(f"| slicing with both maps, ms a slice | {slicing * 1e3:.1f} | SciPy's maps alone, one process: {maps * 1e3:.1f} | {maps / slicing:.1f} |")
+    print(f"| training outside the network, ms a slice and epoch | {trained * 1e3:.1f} | files, online maps: {plain * 1e3:.1f} | {plain / trained:.1f} |")
+    print(f"| validation outside the network with 3D HD95, ms a slice | {validated * 1e3:.1f} | | |")
+    print(f"| peak memory of loading, GiB | {peak:.2f} | resident set: {size:.2f} | {peak / size:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The pipeline as its user runs it: phantom zips to a table through make, in a copy of the project."""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ['SLICE_ARGS=--size 32 --val 1', 'ARGS=--width 16 --epochs 2', "SEEDS=0 1"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project whose environment is this interpreter."""
+    folder = tmp_path_factory.mktemp("make") / "project"
+    folder.mkdir()
+    for pattern in ("*.py", "*.mk", "*.mplstyle", "Makefile", "requirements.txt"):
+        for path in ROOT.glob(pattern):
+            shutil.copy(path, folder)
+    for name in ("scripts", "published"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    python = folder / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (folder / ".venv" / ".ready").touch()
+    for name, cases in (("isles", "3"), ("wmh", "3")):
+        subprocess.run([python, "scripts/phantom.py", name, "--out", f"raw/{name}", "--cases", cases, "--slices", "3",
+                        "--in-plane", "48"], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def make(project, *arguments):
+    # Variables of a make around this test run must not reach the one inside.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
+    return subprocess.run(["make", *arguments], cwd=project, capture_output=True, text=True,
+                          env={**inherited, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["isles", "wmh"])
+def test_from_zips_to_a_table(project, dataset):
+    rows = ("gdl", "gdl-boundary-3d")
+    done = make(project, "-j2", *(f"{dataset}-{row}" for row in rows), f"RAW=raw/{dataset}", *TINY)
+    assert done.returncode == 0, done.stderr
+    for row in rows:
+        line, = csv.DictReader((project / "results" / dataset / f"{row}.csv").open())
+        assert line["seeds"] == "0 1" and line["cases"] == "1" and 0 <= float(line["dsc"]) <= 1
+        assert float(line["published_dsc"]) > 0.5 and line["published_source"] == "MedIA 2021"
+    stamps = {path: path.stat().st_mtime_ns for path in (project / "results" / dataset).rglob("*") if path.is_file()}
+    again = make(project, *(f"{dataset}-{row}" for row in rows), f"RAW=raw/{dataset}", *TINY)
+    assert again.returncode == 0 and "train.py" not in again.stdout and "preprocess.py" not in again.stdout
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+    for figure in ("curves", "pictures"):
+        assert make(project, f"{dataset}-{figure}").returncode == 0
+        assert (project / "results" / dataset / f"{figure}.pdf").stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_a_failed_row_is_not_taken_for_a_finished_one(project):
+    run = project / "results" / "isles" / "focal" / "seed0"
+    arguments = ["isles-focal", "RAW=raw/isles", TINY[0], "SEEDS=0"]
+    failed = make(project, *arguments, "ARGS=--width 16 --epochs 2 --lr 1e30")
+    assert failed.returncode == 2 and "the loss is" in failed.stderr and not (run / "metrics.csv").exists()
+    refused = make(project, *arguments, "ARGS=--width 16 --epochs 2")
+    assert refused.returncode == 2 and "expected a run with lr 0.001, found one with 1e+30" in refused.stderr
+    shutil.rmtree(run)
+    assert make(project, *arguments, "ARGS=--width 16 --epochs 2").returncode == 0 and (run / "metrics.csv").exists()
+
+
+def test_bad_raw_data_leaves_no_data_set(project):
+    failed = make(project, "wmh-demo-data", "RAW=raw/nowhere", "SLICE_wmh-demo=--size 32", "-o", "data/raw/wmh-demo")
+    assert failed.returncode == 2 and "raw/nowhere: expected the raw data" in failed.stderr
+    assert not (project / "data" / "wmh-demo").exists()
+
+
+def test_an_unknown_row_lists_the_known_ones(project):
+    failed = make(project, "isles-gdll")
+    assert failed.returncode == 2 and "focal-boundary" in failed.stderr and "found gdll" in failed.stderr
+
+
+def test_help_has_every_named_target(project):
+    text = make(project, "help").stdout
+    named = re.findall(r"^\.PHONY: ([a-z-]+)$", (project / "Makefile").read_text(), re.MULTILINE)
+    assert len(named) >= 6 and all(re.search(rf"^  {name} ", text, re.MULTILINE) for name in named)
+
+
+def test_every_row_of_every_table_has_flags_that_train_accepts(project):
+    import train
+
+    text = (project / "experiments.mk").read_text()
+    rows = dict(re.findall(r"^ROW_(\S+)\s*:= (.+)$", text, re.MULTILINE))
+    for name, flags in rows.items():
+        args = train.parse(["--data", "d", "--out", "o", *flags.split()])
+        assert ("boundary" in name) == (args.contour == "boundary") and ("hausdorff" in name) == (args.contour == "hausdorff")
+        assert (args.maps == "3d") == name.endswith("-3d")
+    # Every row of the papers' tables has a target of its name.
+    for table, prefix in (("media2021_table1", ""), ("media2021_table3", ""), ("midl2019_table1", "midl-")):
+        for line in csv.DictReader((project / "published" / f"{table}.csv").open()):
+            assert line["row"] in rows or prefix + line["row"] in rows
