@@ -59,6 +59,7 @@ test: | $(READY) ## the whole test suite
 .PHONY: bench
 bench: | $(READY) ## speed, as ratios measured in one run
 	$(PY) scripts/bench.py
+	$(PY) scripts/bench_metrics.py
 
 .PHONY: demo
 demo: results/isles-demo/demo.md results/isles-demo/demo-curves.pdf results/isles-demo/demo-pictures.pdf ## the whole pipeline on a generated phantom: two rows, table, curves, picture
@@ -126,7 +127,7 @@ $(1)-$(2): results/$(1)/$(2).md
 	@cat $$<
 
 results/$(1)/$(2).md: $$(foreach row,$$(TABLE_$(2)),$$(call metrics,$(1),$$(row)))
-	@$$(PY) eval.py table results/$(1) --rows $$(TABLE_$(2)) --name $(2) > /dev/null
+	@$$(PY) eval.py table results/$(1) --rows $$(TABLE_$(2)) --name $(2) $$(FLAGS_$(2)) > /dev/null
 endef
 
 $(foreach d,$(DATASETS),$(eval $(call dataset,$(d))))

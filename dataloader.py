@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distance import region_wise_map
+from distance import distance_maps, region_wise_map
 from utils import InputError, progress, read_json, read_rows
 
 FORMAT = 1
@@ -35,6 +35,7 @@ class Meta:
     size: int
     class_names: tuple[str, ...]
     modalities: tuple[str, ...]
+    convention: str     # of the stored distance maps: "paper" or "reference"
     cases: tuple[Case, ...]
     fingerprint: str
 
@@ -102,11 +103,12 @@ def read_meta(root: Path) -> Meta:
             size=int(meta["size"]),
             class_names=tuple(meta["class_names"]),
             modalities=tuple(meta["modalities"]),
+            convention=meta["distance_map"],
             cases=tuple(parse_case(row, root / "cases.csv") for row in rows),
             fingerprint=digest.hexdigest(),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{root / 'meta.json'}: expected dataset, size, class_names and modalities, found {error!r}") from None
+        raise InputError(f"{root / 'meta.json'}: expected dataset, size, class_names, modalities and distance_map, found {error!r}") from None
 
 
 def parse_case(row: dict[str, str], path: Path) -> Case:
@@ -118,10 +120,11 @@ def parse_case(row: dict[str, str], path: Path) -> Case:
     return Case(row["case_id"], row["split"], numbers["n_slices"], spacing)
 
 
-def load_slices(meta: Meta, part: str, *, maps: str | None = None) -> Slices:
+def load_slices(meta: Meta, part: str, *, maps: str | None = None, convention: str | None = None) -> Slices:
     """Read all slices of ``part`` ("train" or "val") into memory.
 
-    ``maps`` is "phi2d", "phi3d", one of the region-wise kinds ("rrw", "boundary", "ac", "cao"), or None.
+    ``maps`` is "phi2d", "phi3d", one of the region-wise kinds ("rrw", "boundary", "ac", "cao"), or None. Signed
+    distances of another ``convention`` than the stored ones are computed from the labels.
     ``InputError`` names a slice that is missing, damaged, of another dtype or shape, or not finite.
     """
     cases = tuple(case for case in meta.cases if case.split == part)
@@ -133,7 +136,8 @@ def load_slices(meta: Meta, part: str, *, maps: str | None = None) -> Slices:
         "image": ((len(meta.modalities), size, size), torch.float16),
         "label": ((size, size), torch.uint8),
     }
-    if maps in ("phi2d", "phi3d"):
+    stored = maps in ("phi2d", "phi3d") and convention in (None, meta.convention)
+    if stored:
         kinds[maps] = ((classes, size, size), torch.float16)
     tensors = {kind: torch.empty((count, *shape), dtype=dtype) for kind, (shape, dtype) in kinds.items()}
     for index, name in enumerate(progress(names, desc=f"reading {part}", unit="slice", leave=False)):
@@ -143,12 +147,26 @@ def load_slices(meta: Meta, part: str, *, maps: str | None = None) -> Slices:
     if int(label.max()) >= classes:
         worst = names[int(label.flatten(1).amax(1).argmax())]
         raise InputError(f"{worst}: expected classes 0 to {classes - 1}, found {int(label.max())} in {meta.root / part / 'label'}")
-    if maps and maps not in tensors:
-        tensors[maps] = torch.stack([
-            torch.from_numpy(region_wise_map(one.numpy(), classes, maps)).half() for one in label
-        ])
+    if maps and not stored:
+        tensors[maps] = computed_maps(label, cases, classes, maps, convention)
     spacing = torch.tensor([case.spacing[:2] for case in cases for _ in range(case.n_slices)], dtype=torch.float32)
     return Slices(tensors["image"], label, tensors.get(maps), spacing, cases, names)
+
+
+def computed_maps(label: Tensor, cases: tuple[Case, ...], classes: int, maps: str, convention: str | None) -> Tensor:
+    """Maps (N, K, H, W) float16 of labels (N, H, W) that are not on the disk."""
+    found, start = [], 0
+    for case in progress(cases, desc="distance maps", unit="case", leave=False):
+        volume = label[start : start + case.n_slices].numpy()                                       # (Z, H, W)
+        start += case.n_slices
+        if maps == "phi3d":
+            spacing = (case.spacing[2], *case.spacing[:2])
+            found.extend(distance_maps(volume, classes, spacing, convention=convention).swapaxes(0, 1))
+        elif maps == "phi2d":
+            found.extend(distance_maps(one, classes, case.spacing[:2], convention=convention) for one in volume)
+        else:
+            found.extend(region_wise_map(one, classes, maps, spacing=case.spacing[:2]) for one in volume)
+    return torch.from_numpy(np.stack(found)).half()
 
 
 def read_slice(path: Path, out: np.ndarray) -> None:

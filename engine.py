@@ -3,13 +3,16 @@
 import argparse
 import math
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 import schedules
 from dataloader import Batch, Meta, Slices, batches, epoch_order, load_slices
@@ -28,12 +31,15 @@ LOG_COLUMNS = (
 
 
 class Objective(nn.Module):
-    """The weighted sum of a regional and a contour loss, either of which may be absent (Eq. 6)."""
+    """The weighted sum of a regional and a contour loss, either of which may be absent (Eq. 6).
 
-    def __init__(self, region: str, contour: str):
+    ``options`` has keyword arguments of losses by their names.
+    """
+
+    def __init__(self, region: str, contour: str, options: Mapping[str, Mapping]):
         super().__init__()
-        self.region = None if region == "none" else REGION_LOSSES[region]()
-        self.contour = None if contour == "none" else CONTOUR_LOSSES[contour]()
+        self.region = None if region == "none" else REGION_LOSSES[region](**options.get(region, {}))
+        self.contour = None if contour == "none" else CONTOUR_LOSSES[contour](**options.get(contour, {}))
 
     def terms(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The two losses; an absent one is NaN, which is what the log says of it."""
@@ -66,7 +72,7 @@ class Trainer:
     network: nn.Module
     forward: nn.Module
     optimiser: torch.optim.Optimizer
-    plateau: torch.optim.lr_scheduler.ReduceLROnPlateau
+    rate: "ReduceLROnPlateau | ReferenceRate"
     schedule: object
     objective: Objective
     train: Slices
@@ -145,7 +151,38 @@ class Trainer:
 
     def score(self, row: dict) -> float:
         """What chooses the best epoch and halves the learning rate."""
-        return row["val_dsc_3d"]
+        return row["val_dsc_3d" if self.args.selection == "volume" else "val_dsc"]
+
+
+class ReferenceRate:
+    """The learning rate of the authors' code: halved wherever the epoch is a multiple of the best epoch + 20.
+
+    That is after epoch 0 in any case. Stands where ``ReduceLROnPlateau`` may stand.
+    """
+
+    def __init__(self, optimiser: torch.optim.Optimizer):
+        self.optimiser, self.epoch, self.best, self.best_epoch = optimiser, 0, -math.inf, 0
+
+    def step(self, score: float) -> None:
+        if score > self.best:
+            self.best, self.best_epoch = score, self.epoch
+        if self.epoch % (self.best_epoch + 20) == 0:
+            for group in self.optimiser.param_groups:
+                group["lr"] *= 0.5
+        self.epoch += 1
+
+    def state_dict(self) -> dict:
+        return {"epoch": self.epoch, "best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
+
+
+RATES = {
+    # torch lowers the rate after more than `patience` epochs without a better value: 19 makes it the 20th.
+    "plateau": partial(ReduceLROnPlateau, mode="max", factor=0.5, patience=19, threshold=0.0),
+    "reference": ReferenceRate,
+}
 
 
 def slice_dsc(counts: list[tuple[Tensor, ...]]) -> float:
@@ -166,20 +203,20 @@ def wanted_maps(args: argparse.Namespace, objective: Objective) -> str | None:
 
 def build_trainer(args: argparse.Namespace, meta: Meta, device: torch.device) -> Trainer:
     seed_everything(args.seed)
-    objective = Objective(args.region, args.contour)
+    options = {"gdl": {"absent": args.gdl_absent}, "hausdorff": {"convention": args.hausdorff}}
+    objective = Objective(args.region, args.contour, options)
     maps = wanted_maps(args, objective)
-    train, val = (load_slices(meta, part, maps=maps).to(device) for part in ("train", "val"))
+    parts = (load_slices(meta, part, maps=maps, convention=args.distance_map) for part in ("train", "val"))
+    train, val = (part.to(device) for part in parts)
     num_classes = len(meta.class_names)
     network = NETWORKS[args.network](len(meta.modalities), num_classes, width=args.width)
     network = network.to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(network.parameters(), lr=args.lr, fused=device.type == "cuda")
-    # torch lowers the rate after more than `patience` epochs without a better value: 19 makes it the 20th.
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", factor=0.5, patience=19, threshold=0.0)
     schedule = schedules.build(args.alpha, start=args.alpha_start, step=args.alpha_step, epochs=args.epochs)
     return Trainer(
         args=args, device=device, network=network,
         forward=torch.compile(network) if args.compile and device.type == "cuda" else network,
-        optimiser=optimiser, plateau=plateau, schedule=schedule, objective=objective,
+        optimiser=optimiser, rate=RATES[args.lr_rule](optimiser), schedule=schedule, objective=objective,
         train=train, val=val, num_classes=num_classes, log=[],
     )
 
@@ -189,7 +226,7 @@ def restore(trainer: Trainer, path: Path) -> None:
     state = load_checkpoint(path, trainer.device)
     trainer.network.load_state_dict(state["model"])
     trainer.optimiser.load_state_dict(state["optimiser"])
-    trainer.plateau.load_state_dict(state["plateau"])
+    trainer.rate.load_state_dict(state["rate"])
     trainer.log = state["log"]
     restore_random_states({name: to_cpu(value) for name, value in state["random"].items()})
 
@@ -213,7 +250,7 @@ def run(trainer: Trainer, out: Path) -> None:
             row |= trainer.validate((row["region_weight"], row["contour_weight"]))
             row["lr"] = trainer.optimiser.param_groups[0]["lr"]
             row |= {"seconds": time.perf_counter() - start, "slices_per_second": len(trainer.train) / trained}
-            trainer.plateau.step(trainer.score(row))
+            trainer.rate.step(trainer.score(row))
             trainer.log.append(row)
             scores.append(trainer.score(row))
             bar.set_postfix_str(
@@ -232,7 +269,7 @@ def save_epoch(trainer: Trainer, out: Path, *, is_best: bool) -> None:
     save_checkpoint(out / "last.pt", {
         "model": trainer.network.state_dict(),
         "optimiser": trainer.optimiser.state_dict(),
-        "plateau": trainer.plateau.state_dict(),
+        "rate": trainer.rate.state_dict(),
         "epoch": row["epoch"],
         "log": trainer.log,
         "random": random_states(),

@@ -97,12 +97,21 @@ def evaluate_run(args: argparse.Namespace) -> None:
     write_rows(args.run / "metrics_2d.csv", slice_rows, SLICE_COLUMNS)
     # Last: its presence says that the run is evaluated.
     write_rows(args.run / "metrics.csv", rows, METRIC_COLUMNS)
+    print_fingerprint(meta, references)
     mean = {name: float(np.mean([row[name] for row in rows])) for name in ("dsc", "hd95_mm")}
     print(f"{args.run}: {args.checkpoint} epoch {epoch}: DSC {mean['dsc']:.3f}, HD95 {mean['hd95_mm']:.2f} mm over {len(rows)} volumes")
 
 
+def print_fingerprint(meta: Meta, references: np.ndarray) -> None:
+    """The share of empty validation slices: what MIDL's Table 1 prints for the collapsed boundary loss, if the split is its own."""
+    theirs = tables.published_figures(meta.dataset, "boundary", "slice")
+    if theirs:
+        share = float((~references.any(axis=(1, 2))).mean())
+        print(f"{meta.root}: {share:.3f} of the validation slices are empty; MIDL 2019 (Table 1, boundary loss alone): {theirs['published_dsc']:.3f}")
+
+
 def make_table(args: argparse.Namespace) -> None:
-    print(tables.write_table(args.results, args.rows, args.name))
+    print(tables.write_table(args.results, args.rows, args.name, args.level))
 
 
 def make_curves(args: argparse.Namespace) -> None:
@@ -133,6 +142,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--rows", nargs="+", required=True, help="rows, in the order of the output")
         command.add_argument("--name", required=True, help="name of the output files")
         command.set_defaults(function=function)
+        if name == "table":
+            command.add_argument("--level", choices=list(tables.LEVELS), default="volume",
+                                 help="metrics of volumes, as MedIA 2021 has them, or of slices, as MIDL 2019")
         if name == "pictures":
             command.add_argument("--seed", type=int, default=0, help="the run of each row to show")
     return parser.parse_args(arguments)

@@ -21,6 +21,9 @@ ROW_gdl-boundary-constant-1.5   := --region gdl --contour boundary --alpha const
 ROW_gdl-boundary-constant-2     := --region gdl --contour boundary --alpha constant --alpha-start 2
 ROW_gdl-boundary-increase       := --region gdl --contour boundary --alpha increase
 
+# Further values of alpha for a sweep: ALPHAS="0.2 0.3" on make's command line.
+$(foreach alpha,$(ALPHAS),$(eval ROW_gdl-boundary-constant-$(alpha) := --region gdl --contour boundary --alpha constant --alpha-start $(alpha)))
+
 ROW_midl-gdl-boundary           := --region gdl --contour boundary --alpha midl
 
 # The rows of each table, in the order of the papers.
@@ -28,6 +31,8 @@ TABLE_table1 := boundary hausdorff gdl gdl-boundary gdl-boundary-3d gdl-hausdorf
 TABLE_table3 := gdl $(foreach alpha,0.001 0.01 0.05 0.1 0.5 1 1.5 2,gdl-boundary-constant-$(alpha)) \
                 gdl-boundary-increase gdl-boundary
 TABLE_midl   := boundary gdl midl-gdl-boundary
+# MIDL's figures are means over slices.
+FLAGS_midl   := --level slice
 
 # Data sets; those named *-demo are generated, small, and train in minutes on two cores.
 DATASETS := isles wmh isles-demo wmh-demo

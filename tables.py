@@ -12,18 +12,43 @@ import pandas as pd
 from utils import InputError, read_json, read_rows, write_rows, write_text
 
 PUBLISHED = Path(__file__).resolve().parent / "published"
-# Each file with what its rows are called here beyond their own names.
-PUBLISHED_FILES = (("media2021_table1.csv", ""), ("media2021_table3.csv", ""), ("midl2019_table1.csv", "midl-"))
+METRICS = ("dsc", "hd95_mm", "hd_mm")
 TABLE_COLUMNS = (
-    "row", "class", "seeds", "cases", "dsc", "dsc_sd", "hd95_mm", "hd95_mm_sd", "missed", "false_alarms", "collapsed",
-    "published_dsc", "published_dsc_sd", "published_hd95_mm", "published_hd95_mm_sd", "published_source",
+    "row", "class", "seeds", "cases", *(f"{name}{sd}" for name in METRICS for sd in ("", "_sd")),
+    "missed", "false_alarms", "collapsed", *(f"published_{name}{sd}" for name in METRICS for sd in ("", "_sd")), "published_source",
 )
-FOOTNOTE = (
-    "Mean over the validation volumes (3D), then mean (sample sd) over seeds; HD95 pools the surface distances of both "
-    "directions. A volume whose prediction is empty (missed) or whose reference alone is empty (false alarm) has DSC 0 "
-    "and the grid's diagonal as its distance; both empty: DSC 1, 0 mm. A row is collapsed where every prediction of "
-    "every seed is empty."
+
+
+@dataclass(frozen=True)
+class Level:
+    """Where metrics are computed: over whole volumes, as MedIA 2021 has them, or over slices, as MIDL 2019."""
+
+    file: str
+    printed: tuple[tuple[str, str, int], ...]     # metric, its name in print, digits
+    published: tuple[tuple[str, str], ...]        # file of the papers' figures, prefix of its rows here
+    footnote: str
+
+
+EMPTY_RULE = (
+    "Where the prediction is empty (missed) or the reference alone is (false alarm), DSC is 0 and a distance the grid's "
+    "diagonal; both empty: DSC 1, 0 mm. Missed and false alarms count volumes of all seeds. A row is collapsed where every "
+    "prediction of every seed is empty."
 )
+LEVELS = {
+    "volume": Level(
+        file="metrics.csv",
+        printed=(("dsc", "DSC", 3), ("hd95_mm", "HD95 (mm)", 2)),
+        published=(("media2021_table1.csv", ""), ("media2021_table3.csv", ""), ("midl2019_table1.csv", "midl-")),
+        footnote="Mean over the validation volumes (3D), then mean (sample sd) over seeds; HD95 pools the surface distances "
+        "of both directions. " + EMPTY_RULE,
+    ),
+    "slice": Level(
+        file="metrics_2d.csv",
+        printed=(("dsc", "DSC (slices)", 3), ("hd_mm", "HD (slices, mm)", 3)),
+        published=(("midl2019_table1.csv", ""), ("midl2019_table1.csv", "midl-")),
+        footnote="Mean over the validation slices (2D), then mean (sample sd) over seeds. " + EMPTY_RULE,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +59,7 @@ class Run:
     folder: Path
     settings: dict
     metrics: pd.DataFrame
+    metrics_2d: pd.DataFrame | None
 
 
 def find_runs(results: Path, row: str) -> list[Run]:
@@ -55,20 +81,25 @@ def find_runs(results: Path, row: str) -> list[Run]:
 
 
 def read_run(seed: int, folder: Path) -> Run:
-    path = folder / "metrics.csv"
-    metrics = pd.DataFrame(read_rows(path, ("case_id", "class", "dsc", "hd95_mm", "hd_mm", "n_ref", "n_pred")))
-    for column in ("dsc", "hd95_mm", "hd_mm", "n_ref", "n_pred"):
+    settings = read_json(folder / "config.json").get("settings", {})
+    metrics = read_metrics(folder / "metrics.csv", ("n_ref", "n_pred"))
+    slices = folder / "metrics_2d.csv"
+    return Run(seed, folder, settings, metrics, read_metrics(slices, ("n_slices",)) if slices.exists() else None)
+
+
+def read_metrics(path: Path, counts: tuple[str, ...]) -> pd.DataFrame:
+    metrics = pd.DataFrame(read_rows(path, ("case_id", "class", *METRICS, *counts)))
+    for column in (*METRICS, *counts):
         try:
             metrics[column] = metrics[column].astype(float)
         except ValueError as error:
             raise InputError(f"{path}: expected numbers in {column}, found {error}") from None
-    settings = read_json(folder / "config.json").get("settings", {})
-    return Run(seed, folder, settings, metrics)
+    return metrics
 
 
-def published_figures(dataset: str, row: str) -> dict:
+def published_figures(dataset: str, row: str, level: str = "volume") -> dict:
     """The papers' own figures for a row, or nothing; a phantom has none."""
-    for name, prefix in PUBLISHED_FILES:
+    for name, prefix in LEVELS[level].published:
         table = pd.read_csv(PUBLISHED / name)
         found = table[(table["dataset"] == dataset) & (prefix + table["row"] == row)]
         if len(found):
@@ -77,22 +108,30 @@ def published_figures(dataset: str, row: str) -> dict:
     return {}
 
 
-def summarise(runs: Sequence[Run], class_name: str) -> dict:
-    """Mean and sd over seeds of the mean over cases, for one class."""
-    metrics = [run.metrics[run.metrics["class"] == class_name] for run in runs]
-    line = {"class": class_name, "seeds": " ".join(str(run.seed) for run in runs), "cases": len(metrics[0])}
-    for name in ("dsc", "hd95_mm"):
-        means = [table[name].mean() for table in metrics]
+def seed_mean(run: Run, class_name: str, name: str, level: str) -> float:
+    """The mean of a metric over one run's volumes, or over all their slices."""
+    table = run.metrics if level == "volume" else run.metrics_2d
+    if table is None:
+        raise InputError(f"{run.folder}: expected a {LEVELS[level].file}, found none; evaluate the run again")
+    table = table[table["class"] == class_name]
+    return float(np.average(table[name], weights=table["n_slices"] if level == "slice" else None))
+
+
+def summarise(runs: Sequence[Run], class_name: str, level: str) -> dict:
+    """Mean and sd over seeds of the mean over volumes or slices, for one class."""
+    every = pd.concat([run.metrics[run.metrics["class"] == class_name] for run in runs])
+    line = {"class": class_name, "seeds": " ".join(str(run.seed) for run in runs), "cases": len(every) // len(runs)}
+    for name in METRICS:
+        means = [seed_mean(run, class_name, name, level) for run in runs]
         line[name] = float(np.mean(means))
         line[f"{name}_sd"] = float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
-    every = pd.concat(metrics)
     line["missed"] = int(((every.n_ref > 0) & (every.n_pred == 0)).sum())
     line["false_alarms"] = int(((every.n_ref == 0) & (every.n_pred > 0)).sum())
     line["collapsed"] = bool((every.n_pred == 0).all())
     return line
 
 
-def collect(results: Path, rows: Sequence[str]) -> list[dict]:
+def collect(results: Path, rows: Sequence[str], level: str) -> list[dict]:
     """A line a row and class; a row without an evaluated run has a line without figures."""
     if not results.is_dir():
         raise InputError(f"{results}: expected a folder of results, found nothing; train a row first")
@@ -104,8 +143,8 @@ def collect(results: Path, rows: Sequence[str]) -> list[dict]:
             check_comparable(run, reference)
         classes = list(dict.fromkeys(runs[0].metrics["class"])) if runs else [""]
         for name in classes:
-            summary = summarise(runs, name) if runs else {"class": "", "seeds": "", "cases": 0}
-            lines.append({"row": row, **summary, **published_figures(results.resolve().name, row)})
+            summary = summarise(runs, name, level) if runs else {"class": "", "seeds": "", "cases": 0}
+            lines.append({"row": row, **summary, **published_figures(results.resolve().name, row, level)})
     if reference is None:
         raise InputError(f"{results}: expected an evaluated run of {', '.join(rows)}, found none; train a row first")
     return lines
@@ -120,12 +159,12 @@ def check_comparable(run: Run, reference: Run) -> None:
         raise InputError(f"{run.folder}: expected the cases of {reference.folder}, found {sorted(missing)[0]} in only one")
 
 
-def write_table(results: Path, rows: Sequence[str], name: str) -> str:
+def write_table(results: Path, rows: Sequence[str], name: str, level: str = "volume") -> str:
     """Write NAME.csv, .md and .tex into ``results``; returns the text of the .md."""
-    lines = collect(results, rows)
+    lines = collect(results, rows, level)
     write_rows(results / f"{name}.csv", [{key: cell(line.get(key)) for key in TABLE_COLUMNS} for line in lines], TABLE_COLUMNS)
-    header, body = layout(lines)
-    text = markdown(header, body) + f"\n\n{FOOTNOTE}\n"
+    header, body = layout(lines, LEVELS[level])
+    text = markdown(header, body) + f"\n\n{LEVELS[level].footnote}\n"
     write_text(results / f"{name}.tex", latex(header, body))
     write_text(results / f"{name}.md", text)
     return text
@@ -136,41 +175,43 @@ def cell(value) -> object:
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
-def layout(lines: Sequence[dict]) -> tuple[list[str], list[list[tuple[str, bool]]]]:
+def layout(lines: Sequence[dict], level: Level) -> tuple[list[str], list[list[tuple[str, bool]]]]:
     """Header and body of the printed table; each cell with whether it is the best of its column."""
     classes = len({line["class"] for line in lines if line["class"]}) > 1
     has_published = any("published_dsc" in line for line in lines)
-    header = ["row", *(["class"] if classes else []), "DSC", "HD95 (mm)"]
-    header += ["published DSC", "published HD95 (mm)"] if has_published else []
+    titles = [title for _, title, _ in level.printed]
+    header = ["row", *(["class"] if classes else []), *titles]
+    header += [f"published {title}" for title in titles] if has_published else []
     header += ["seeds", "missed", "false alarms"]
     body = []
     for line in lines:
-        cells = [(line["row"], False), *([(line["class"], False)] if classes else [])]
-        peers = [other for other in lines if other["class"] == line["class"] and not other.get("collapsed", True)]
-        cells += [measured(line, "dsc", 3, peers, best=max), measured(line, "hd95_mm", 2, peers, best=min)]
-        if has_published:
-            cells += [(published(line, "dsc", 3), False), (published(line, "hd95_mm", 3), False)]
         runs = len(line["seeds"].split())
-        total = line["cases"] * runs
+        peers = [other for other in lines if other["class"] == line["class"] and not other.get("collapsed", True)]
+        cells = [(line["row"], False), *([(line["class"], False)] if classes else [])]
+        cells += [measured(line, name, digits, peers) for name, _, digits in level.printed]
+        if has_published:
+            cells += [(published(line, name), False) for name, _, _ in level.printed]
         cells += [(str(runs) if runs else "no run", False)]
-        cells += [(f"{line[key]} of {total}" if runs else "", False) for key in ("missed", "false_alarms")]
+        cells += [(f"{line[key]} of {line['cases'] * runs}" if runs else "", False) for key in ("missed", "false_alarms")]
         body.append(cells)
     return header, body
 
 
-def measured(line: dict, name: str, digits: int, peers: Sequence[dict], best) -> tuple[str, bool]:
+def measured(line: dict, name: str, digits: int, peers: Sequence[dict]) -> tuple[str, bool]:
+    """A cell of ours, and whether none of the peers is better; a collapsed row has no distance worth the name."""
     if name not in line:
         return "", False
-    if line["collapsed"]:
-        return "collapsed", False
-    text = mean_sd(line[name], line[f"{name}_sd"], digits)
-    return text, len(peers) > 1 and line[name] == best(peer[name] for peer in peers)
+    if line["collapsed"] and name != "dsc":
+        return f"collapsed ({line['missed']} missed)", False
+    best = max if name == "dsc" else min
+    is_best = len(peers) > 1 and not line["collapsed"] and line[name] == best(peer[name] for peer in peers)
+    return mean_sd(line[name], line[f"{name}_sd"], digits), is_best
 
 
-def published(line: dict, name: str, digits: int) -> str:
+def published(line: dict, name: str) -> str:
     if f"published_{name}" not in line:
         return ""
-    return mean_sd(line[f"published_{name}"], line[f"published_{name}_sd"], digits)
+    return mean_sd(line[f"published_{name}"], line[f"published_{name}_sd"], 3)
 
 
 def mean_sd(mean: float, sd: float, digits: int) -> str:

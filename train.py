@@ -8,15 +8,41 @@ from pathlib import Path
 
 import schedules
 from dataloader import Meta, read_meta
-from distance import REGION_WISE_KINDS
-from engine import build_trainer, restore, run
+from distance import CONVENTIONS, REGION_WISE_KINDS
+from engine import RATES, build_trainer, restore, run
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import NETWORKS
 from provenance import provenance
 from utils import InputError, Parser, exclusive, read_json, run_command, select_device, write_json
 
 # Where a run happens, not what it computes: free to differ when a run goes on.
-NOT_SETTINGS = ("data", "out", "device", "resume")
+NOT_SETTINGS = ("data", "out", "device", "resume", "protocol")
+
+
+# What the text says and what the authors' code does (docs/FIDELITY.md); each can be chosen alone by its own flag.
+PROTOCOLS = {
+    "paper": {
+        "alpha": "rebalance", "lr_rule": "plateau", "selection": "volume", "distance_map": "paper",
+        "hausdorff": "paper", "gdl_absent": "largest",
+    },
+    "reference": {
+        "alpha": "reference", "lr_rule": "reference", "selection": "slice", "distance_map": "reference",
+        "hausdorff": "reference", "gdl_absent": "reference",
+    },
+}
+
+
+def resolve_protocol(args: argparse.Namespace) -> None:
+    """Give every flag that was left out its protocol's value."""
+    if args.protocol == "reference":
+        # Its Hausdorff baseline has a fixed weight (R9), and its target named "increase" rebalances (R2).
+        if args.contour == "hausdorff" and args.alpha is None:
+            args.alpha, args.alpha_start = "constant", 0.1
+        if args.alpha == "increase":
+            args.alpha = "reference"
+    for name, value in PROTOCOLS[args.protocol].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
 
 
 def settings_of(args: argparse.Namespace, meta: Meta) -> dict:
@@ -59,8 +85,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--maps", choices=("2d", "3d"), default="2d", help="signed distances from the slice or the volume")
     parser.add_argument("--region-wise-map", choices=REGION_WISE_KINDS,
                         help="map of a region-wise loss, where not its own")
-    parser.add_argument("--alpha", choices=list(schedules.SCHEDULES), default="rebalance",
-                        help="how the weight of the contour loss changes over the epochs")
+    parser.add_argument("--alpha", choices=list(schedules.SCHEDULES),
+                        help="how the weight of the contour loss changes over the epochs (protocol paper: rebalance)")
     parser.add_argument("--alpha-start", type=float, default=0.01, help="alpha of the first epoch")
     parser.add_argument("--alpha-step", type=float, default=0.01, help="what alpha gains an epoch")
     parser.add_argument("--epochs", type=int, default=100, help="epochs")
@@ -71,8 +97,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto",
                         help="arithmetic of the network; auto is bf16 on CUDA and fp32 on the CPU")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile on CUDA")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="paper",
+                        help="as the text says, or as the authors' code does; sets the flags below that are left out, and --alpha")
+    parser.add_argument("--lr-rule", choices=list(RATES), help="when the learning rate is halved")
+    parser.add_argument("--selection", choices=("volume", "slice"), help="the validation DSC that chooses the best epoch")
+    parser.add_argument("--distance-map", choices=CONVENTIONS, help="signed distances")
+    parser.add_argument("--hausdorff", choices=CONVENTIONS, help="distances inside the Hausdorff loss")
+    parser.add_argument("--gdl-absent", choices=("largest", "reference"),
+                        help="weight in the generalised Dice loss of a class that an image does not have")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out if there is one")
     args = parser.parse_args(arguments)
+    resolve_protocol(args)
     for name, low in (("width", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
         if getattr(args, name) < low:
             raise InputError(f"--{name.replace('_', '-')}: expected at least {low}, found {getattr(args, name)}")

@@ -97,13 +97,26 @@ def test_mean_and_sd_over_seeds_beside_the_published_figure(handmade, capsys):
     text = capsys.readouterr().out
     lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines() if "|" in line}
     assert lines["gdl"] == ["0.350 (0.212)", "11.00 (7.07)", "0.511 (0.016)", "5.320 (1.742)", "2", "1 of 4", "0 of 4"]
-    assert lines["focal"][:2] == ["**0.800**", "**1.50**"] and lines["boundary"][:3] == ["collapsed", "collapsed", "NA"]
+    assert lines["focal"][:2] == ["**0.800**", "**1.50**"] and lines["boundary"][:3] == ["0.000", "collapsed (2 missed)", "NA"]
     assert "no run" in lines["hausdorff"]
+
+
+def test_slices_weigh_alike_beside_midls_figures(handmade):
+    for seed, means in (("seed0", (0.2, 0.8)), ("seed1", (0.4, 0.4))):
+        rows = [f"{name},lesion,{count},1,{dsc},1,2,1" for name, count, dsc in zip("12", (30, 10), means, strict=True)]
+        header = "case_id,class,n_slices,n_empty_slices,dsc,hd95_mm,hd_mm,class_index"
+        (handmade / "gdl" / seed / "metrics_2d.csv").write_text("\n".join([header, *rows, ""]))
+    text = tables.write_table(handmade, ["gdl"], "midl", "slice")
+    row, = csv.DictReader((handmade / "midl.csv").open())
+    # Seed means (30 x 0.2 + 10 x 0.8) / 40 = 0.35 and 0.4.
+    assert float(row["dsc"]) == pytest.approx(0.375) and row["published_hd_mm"] == "4.009" and "4.009 (0.016)" in text
+    with pytest.raises(InputError, match="expected a metrics_2d.csv, found none"):
+        tables.write_table(handmade, ["focal"], "midl", "slice")
 
 
 def test_latex_escapes_and_uses_booktabs(handmade):
     write_run(handmade / "a_b" / "seed0", [case("1", 0.5, 1.0), case("2", 0.5, 1.0)], {"seed": 0})
-    tables.write_table(handmade, ["gdl", "a_b"], "t")
+    tables.write_table(handmade, ["gdl", "a_b"], "t")  # a row of the user's own
     text = (handmade / "t.tex").read_text()
     assert r"a\_b" in text and text.count(r"\\") == 3 and r"\toprule" in text
     assert text.count("{") == text.count("}")

@@ -146,7 +146,7 @@ def test_learning_rate_is_halved_at_the_twentieth_epoch_without_gain(sliced, tmp
     trainer = engine.build_trainer(parse(sliced, tmp_path / "run"), dataloader.read_meta(sliced), torch.device("cpu"))
     rates = []
     for score in [0.5, *[0.4] * 19, 0.5, 0.4]:
-        trainer.plateau.step(score)
+        trainer.rate.step(score)
         rates.append(trainer.optimiser.param_groups[0]["lr"])
     # Epoch 0 is the best; the twentieth after it has no gain either, and an equal value is none.
     assert rates[:20] == [0.001] * 20 and rates[20:] == [0.0005] * 2
@@ -159,3 +159,58 @@ def test_slice_dsc_counts_empty_slices_as_one():
 
 def test_stopped_error_is_not_bad_input():
     assert not issubclass(StoppedError, InputError)
+
+
+def test_the_reference_learning_rate_rule():
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    rule = engine.ReferenceRate(optimiser)
+    halved = []
+    for epoch in range(70):
+        before = optimiser.param_groups[0]["lr"]
+        rule.step({0: 0.1, 5: 0.5, 30: 0.6}.get(epoch, 0.0))
+        if optimiser.param_groups[0]["lr"] == before / 2:
+            halved.append(epoch)
+    # Epoch 0, then the multiples of the best epoch + 20: 25 while 5 is best, 50 while 30 is.
+    assert halved == [0, 25, 50]
+
+
+def test_the_reference_protocol_switches_every_departure_on(sliced, tmp_path):
+    def flags(*extra):
+        args = parse(sliced, tmp_path / "run", *extra)
+        return args.alpha, args.lr_rule, args.selection, args.distance_map, args.hausdorff, args.gdl_absent
+
+    assert flags() == ("rebalance", "plateau", "volume", "paper", "paper", "largest")
+    assert flags("--protocol", "reference") == ("reference",) * 2 + ("slice",) + ("reference",) * 3
+    assert flags("--protocol", "reference", "--selection", "volume")[2] == "volume"
+    assert flags("--lr-rule", "reference") == ("rebalance", "reference", "volume", "paper", "paper", "largest")
+    assert flags("--protocol", "reference", "--alpha", "increase")[0] == "reference"                 # R2
+    assert flags("--protocol", "reference", "--alpha", "constant")[0] == "constant"
+    hausdorff = parse(sliced, tmp_path / "run", "--protocol", "reference", "--contour", "hausdorff")
+    assert (hausdorff.alpha, hausdorff.alpha_start) == ("constant", 0.1)                             # R9
+
+
+def test_a_run_of_the_reference_protocol(sliced, tmp_path):
+    log = run(sliced, tmp_path / "run", "--protocol", "reference", "--contour", "boundary")
+    assert [float(row["lr"]) for row in log] == [0.001, 0.0005, 0.0005]
+    sums = [float(row["region_weight"]) + float(row["contour_weight"]) for row in log]
+    assert sums == pytest.approx([1.01] * 3)
+    best = torch.load(tmp_path / "run" / "best.pt", weights_only=True)["epoch"]
+    assert float(log[best]["val_dsc"]) == max(float(row["val_dsc"]) for row in log)
+
+
+@pytest.mark.parametrize("maps", ["phi2d", "phi3d"])
+def test_reference_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path, maps):
+    import preprocess
+    from raw_data import make_isles
+
+    make_isles(tmp_path / "raw")
+    loaded = []
+    for convention in ("paper", "reference"):
+        preprocess.main(["isles", "--source", str(tmp_path / "raw"), "--dest", str(tmp_path / convention), "--size", "32",
+                         "--val", "1", "--distance-map", convention])
+        meta = dataloader.read_meta(tmp_path / convention)
+        loaded.append(dataloader.load_slices(meta, "train", maps=maps, convention="reference").maps)
+    stored = dataloader.load_slices(meta, "train", maps=maps).maps
+    assert torch.equal(loaded[0], stored) and torch.equal(loaded[1], stored)
+    paper = dataloader.load_slices(dataloader.read_meta(tmp_path / "paper"), "train", maps=maps).maps
+    assert not torch.equal(paper, stored)
