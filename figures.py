@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from matplotlib import patheffects
 from matplotlib.figure import Figure
 
 from engine import LOG_COLUMNS
@@ -23,7 +24,8 @@ PANELS = (
     ("val_dsc_3d", "validation DSC (volumes)"),
     ("val_hd95_3d_mm", "validation HD95 (mm)"),
 )
-REFERENCE_COLOUR = "#ffffff"
+REFERENCE_COLOUR = "#F0E442"
+OUTLINE = [patheffects.withStroke(linewidth=2.2, foreground="black")]    # readable on white and on black
 
 
 def save(figure: Figure, results: Path, name: str) -> list[Path]:
@@ -105,7 +107,7 @@ def write_pictures(results: Path, rows: Sequence[str], name: str, *, seed: int =
     cases = choose_cases(runs[rows[0]], runs[rows[-1]])
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(
-            len(cases), len(rows) + 1, squeeze=False, layout="constrained", figsize=(2.1 * (len(rows) + 1), 2.45 * len(cases))
+            len(cases), len(rows) + 1, squeeze=False, layout="constrained", figsize=(2.1 * (len(rows) + 1), 2.3 * len(cases))
         )
         for panels, (title, case_id) in zip(axes, cases, strict=True):
             draw_case(panels, title, case_id, runs)
@@ -121,10 +123,11 @@ def draw_case(panels: Sequence[plt.Axes], title: str, case_id: str, runs: dict[s
         raise InputError(f"{data}: expected the slices of case {case_id}, found none")
     z = int(np.argmax([np.count_nonzero(label) for label in labels]))
     image = np.load(data / "val" / "image" / f"{case_id}_{z:04d}.npy", allow_pickle=False).astype(np.float32)
-    window = crop(image[0] > np.percentile(image[0], 1), labels[z] > 0)
+    shown = image[display_channel(image, labels[z])]
+    window = crop(shown, labels[z] > 0)
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     for axis, (row, run) in zip(panels, [("reference", None), *runs.items()], strict=True):
-        draw_image(axis, image[display_channel(image, labels[z])][window])
+        draw_image(axis, shown[window])
         draw_mask(axis, labels[z][window] > 0, REFERENCE_COLOUR)
         axis.set_xlabel(f"{title}: {case_id}, slice {z}")
         if run is not None:
@@ -143,14 +146,14 @@ def display_channel(image: np.ndarray, label: np.ndarray) -> int:
     return int(np.argmax(contrast))
 
 
-def crop(tissue: np.ndarray, lesion: np.ndarray) -> tuple[slice, slice]:
-    """The bounding box of the head, with a small margin."""
-    used = tissue | lesion
-    box = []
-    for axis in (0, 1):
-        hit = np.flatnonzero(used.any(axis=1 - axis))
-        box.append(slice(max(hit[0] - 2, 0), hit[-1] + 3))
-    return tuple(box)
+def crop(image: np.ndarray, lesion: np.ndarray) -> tuple[slice, slice]:
+    """A square around what is not background in image (H, W), with a small margin."""
+    low, high = np.percentile(image, (1, 99.5))
+    used = (image > low + 0.1 * (high - low)) | lesion
+    first, last = np.array([np.flatnonzero(used.any(axis=1 - axis))[[0, -1]] for axis in (0, 1)]).T
+    side = min(int((last - first).max()) + 5, min(image.shape))
+    starts = np.clip((first + last - side) // 2 + 1, 0, np.array(image.shape) - side)
+    return tuple(slice(start, start + side) for start in starts)
 
 
 def draw_image(axis: plt.Axes, image: np.ndarray) -> None:
@@ -163,4 +166,5 @@ def draw_image(axis: plt.Axes, image: np.ndarray) -> None:
 
 def draw_mask(axis: plt.Axes, mask: np.ndarray, colour: str) -> None:
     if mask.any() and not mask.all():
-        axis.contour(mask.T.astype(float), levels=[0.5], colors=[colour], linewidths=1.0)
+        lines = axis.contour(mask.T.astype(float), levels=[0.5], colors=[colour], linewidths=1.2)
+        lines.set_path_effects(OUTLINE)
