@@ -61,6 +61,10 @@ bench: | $(READY) ## speed, as ratios measured in one run
 	$(PY) scripts/bench.py
 	$(PY) scripts/bench_metrics.py
 
+.PHONY: table2
+table2: | $(READY) ## time of a step with each loss, in the form of Table 2, on the device at hand
+	$(PY) scripts/bench_losses.py --device $(DEVICE)
+
 .PHONY: demo
 demo: results/isles-demo/demo.md results/isles-demo/demo-curves.pdf results/isles-demo/demo-pictures.pdf ## the whole pipeline on a generated phantom: two rows, table, curves, picture
 	@cat $<

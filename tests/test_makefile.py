@@ -73,6 +73,27 @@ def test_a_failed_row_is_not_taken_for_a_finished_one(project):
     assert make(project, *arguments, "ARGS=--width 16 --epochs 2").returncode == 0 and (run / "metrics.csv").exists()
 
 
+@pytest.mark.slow
+def test_a_sweep_of_alpha_leaves_a_table_and_curves(project):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEEDS": "0", "STRATEGIES": "increase", "RAW": "raw/isles",
+                   "SLICE_ARGS": "--size 32 --val 1", "ARGS": "--width 16 --epochs 2", "JOBS": "2"}
+    done = subprocess.run(["scripts/sweep_alpha.sh", "isles", "0.3"], cwd=project, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    rows = [row["row"] for row in csv.DictReader((project / "results" / "isles" / "sweep.csv").open())]
+    assert rows == ["gdl", "gdl-boundary-constant-0.3", "gdl-boundary-increase"]
+    log = csv.DictReader((project / "results" / "isles" / rows[1] / "seed0" / "log.csv").open())
+    assert {(row["region_weight"], row["contour_weight"]) for row in log} == {("1.0", "0.3")}
+    assert (project / "results" / "isles" / "sweep-curves.pdf").exists()
+
+
+@pytest.mark.parametrize(("arguments", "found"), [
+    (["isles"], "found 1 arguments"), (["isles", "0.1 high"], "found high"), (["isles", "1e-3"], "found 1e-3"),
+])
+def test_a_sweep_refuses_what_is_no_list_of_numbers(project, arguments, found):
+    failed = subprocess.run(["scripts/sweep_alpha.sh", *arguments], cwd=project, capture_output=True, text=True)
+    assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and found in failed.stderr
+
+
 def test_bad_raw_data_leaves_no_data_set(project):
     failed = make(project, "wmh-demo-data", "RAW=raw/nowhere", "SLICE_wmh-demo=--size 32", "-o", "data/raw/wmh-demo")
     assert failed.returncode == 2 and "raw/nowhere: expected the raw data" in failed.stderr
@@ -86,7 +107,7 @@ def test_an_unknown_row_lists_the_known_ones(project):
 
 def test_help_has_every_named_target(project):
     text = make(project, "help").stdout
-    named = re.findall(r"^\.PHONY: ([a-z-]+)$", (project / "Makefile").read_text(), re.MULTILINE)
+    named = re.findall(r"^\.PHONY: ([a-z0-9-]+)$", (project / "Makefile").read_text(), re.MULTILINE)
     assert len(named) >= 6 and all(re.search(rf"^  {name} ", text, re.MULTILINE) for name in named)
 
 

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Sweep alpha of gdl-boundary on one data set: a run a value, strategy and seed, then one table and its curves.
+#
+#   scripts/sweep_alpha.sh DATASET "0.001 0.01 0.1 1"
+#   STRATEGIES="increase rebalance" SEEDS="0 1 2" JOBS=2 NAME=sweep ARGS="--epochs 50" scripts/sweep_alpha.sh isles "0.01 0.1"
+#
+# Runs that exist are used as they are, killed ones go on. The other variables of the Makefile (RAW, DEVICE, ...) pass through.
+set -euo pipefail
+
+if [[ $# -ne 2 ]]; then
+  echo "sweep_alpha.sh: error: expected a data set and a list of alphas, found $# arguments: sweep_alpha.sh isles \"0.01 0.1\"" >&2
+  exit 2
+fi
+dataset=$1
+read -ra alphas <<< "$2"
+read -ra strategies <<< "${STRATEGIES-increase rebalance}"
+
+rows=(gdl)
+for alpha in "${alphas[@]}"; do
+  if ! [[ $alpha =~ ^[0-9]*\.?[0-9]+$ ]]; then
+    echo "sweep_alpha.sh: error: expected alphas as decimal numbers, found $alpha" >&2
+    exit 2
+  fi
+  rows+=("gdl-boundary-constant-$alpha")
+done
+for strategy in "${strategies[@]}"; do
+  case $strategy in
+    rebalance) rows+=(gdl-boundary) ;;
+    increase) rows+=(gdl-boundary-increase) ;;
+    *) echo "sweep_alpha.sh: error: expected strategies increase or rebalance, found $strategy" >&2; exit 2 ;;
+  esac
+done
+
+cd "$(dirname "$0")/.."
+export SEEDS=${SEEDS-0 1 2}
+name=${NAME-sweep}
+make -j "${JOBS-1}" "${rows[@]/#/$dataset-}" ALPHAS="${alphas[*]}"
+python=${VENV-.venv}/bin/python
+"$python" eval.py table "results/$dataset" --rows "${rows[@]}" --name "$name"
+"$python" eval.py curves "results/$dataset" --rows "${rows[@]}" --name "$name-curves"

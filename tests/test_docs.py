@@ -1,0 +1,42 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_every_test_that_fidelity_names_exists_and_no_cell_is_empty():
+    text = (ROOT / "docs" / "FIDELITY.md").read_text()
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", text)
+    assert len(named) > 25
+    for name in named:
+        assert f"def {name}(" in tests, name
+    for line in text.splitlines():
+        if re.match(r"\| [RM]\d", line):
+            assert all(cell.strip() for cell in line.split("|")[1:-1]), line
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/DESIGN.md", "docs/FIDELITY.md"])
+def test_documents_name_what_is_there(document):
+    text = (ROOT / document).read_text()
+    for name in re.findall(r"`((?:docs|scripts|tests|published)/[\w./-]+|[\w]+\.(?:py|mk|txt|md))`", text):
+        found = (ROOT / name).exists() or name in ("table1.md",)
+        assert found, name
+
+
+@pytest.mark.parametrize("command", ["preprocess.py", "train.py", "eval.py"])
+def test_flags_in_the_documents_exist(command):
+    """Each --flag that a document gives a command is in its help."""
+    helps = [command] if command != "eval.py" else ["eval.py run", "eval.py table", "eval.py curves", "eval.py pictures"]
+    known = "".join(
+        subprocess.run([sys.executable, *words.split(), "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for words in helps
+    )
+    for document in ("README.md", "docs/DESIGN.md", "docs/FIDELITY.md"):
+        for line in re.findall(rf"{command}([^`\n]*(?:\n {{8,}}[^`\n]*)*)", (ROOT / document).read_text()):
+            for flag in re.findall(r"(?<!-)--[a-z][a-z-]+", line):
+                assert flag in known, (document, flag)
