@@ -20,7 +20,13 @@ from losses import CONTOUR_LOSSES, REGION_LOSSES
 from metrics import dsc_from_counts, hd95, intersection_and_sizes
 from networks import NETWORKS
 from utils import (
-    StoppedError, load_checkpoint, progress, random_states, restore_random_states, save_checkpoint, seed_everything,
+    StoppedError,
+    load_checkpoint,
+    progress,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+    seed_everything,
     write_rows,
 )
 

@@ -15,7 +15,17 @@ import tables
 from dataloader import Case, Meta, Slices, load_slices, read_meta
 from metrics import dsc, outcome, surface_metrics
 from networks import NETWORKS
-from utils import InputError, Parser, atomic_path, load_checkpoint, progress, read_json, run_command, select_device, write_rows
+from utils import (
+    InputError,
+    Parser,
+    atomic_path,
+    load_checkpoint,
+    progress,
+    read_json,
+    run_command,
+    select_device,
+    write_rows,
+)
 
 METRIC_COLUMNS = (
     "case_id", "class", "dsc", "hd95_mm", "hd_mm", "n_ref", "n_pred", "outcome", "hd95_max_mm", "assd_mm",

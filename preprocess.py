@@ -24,7 +24,16 @@ from datasets import DATASETS, Case, Volume, find_cases, read_case
 from distance import distance_maps
 from provenance import PACKAGES, package_version
 from utils import (
-    InputError, Parser, StoppedError, cpu_count, exclusive, progress, read_json, run_command, write_json, write_rows,
+    InputError,
+    Parser,
+    StoppedError,
+    cpu_count,
+    exclusive,
+    progress,
+    read_json,
+    run_command,
+    write_json,
+    write_rows,
 )
 
 FORMAT = 1

@@ -1,8 +1,8 @@
 import pytest
 import torch
+from raw_data import make_isles
 
 import preprocess
-from raw_data import make_isles
 
 # Small tensors: a second thread costs more than it brings, and far more where the cores are shared.
 torch.set_num_threads(1)

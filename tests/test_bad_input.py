@@ -6,11 +6,11 @@ import zipfile
 import nibabel as nib
 import numpy as np
 import pytest
+from raw_data import call, isles_path, make_isles, make_wmh, save_nifti, tree
 
 import eval as evaluate
 import preprocess
 import train
-from raw_data import call, isles_path, make_isles, make_wmh, save_nifti, tree
 
 
 def stored(path):

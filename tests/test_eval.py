@@ -7,11 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from medpy.metric import binary
+from raw_data import call
 
 import eval as evaluate
 import tables
 import train
-from raw_data import call
 from utils import InputError
 
 SMALL = ("--width", "16", "--batch-size", "4", "--device", "cpu", "--epochs", "1")

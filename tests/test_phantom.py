@@ -1,6 +1,5 @@
 """Phantoms against the real layouts: names, types, headers, patients, lesions; determinism and refusals."""
 import gzip
-import importlib.util
 import json
 import re
 import struct
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import phantom
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "phantom.py"
@@ -18,11 +18,6 @@ ISLES_ZIP = "ISLES2018_Training.zip"
 WMH_ZIPS = {"Utrecht.zip": "Utrecht", "Singapore.zip": "Singapore", "Amsterdam_GE3T.zip": "GE3T"}
 ISLES_DTYPES = {"CT": np.int32, "CT_CBF": np.uint16, "CT_CBV": np.uint16, "CT_MTT": np.float64,
                 "CT_Tmax": np.float64, "OT": np.uint8}
-
-
-_spec = importlib.util.spec_from_file_location("phantom", SCRIPT)
-phantom = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(phantom)
 
 
 def read_isles(path):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from raw_data import make_isles, make_wmh, tree
 from scipy import ndimage
 
 import preprocess
 from datasets import Case, RawFile, Volume, find_cases, read_case
-from raw_data import make_isles, make_wmh, tree
 
 ROOT = Path(preprocess.__file__).parent
 

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from medpy.metric import binary
+from raw_data import call
 
 import dataloader
 import engine
 import eval as evaluate
 import train
 from losses import Boundary, GeneralizedDice
-from medpy.metric import binary
-from raw_data import call
 from utils import InputError, StoppedError
 
 SMALL = ("--width", "4", "--epochs", "3", "--batch-size", "4", "--device", "cpu")
@@ -200,8 +200,9 @@ def test_a_run_of_the_reference_protocol(sliced, tmp_path):
 
 @pytest.mark.parametrize("maps", ["phi2d", "phi3d"])
 def test_reference_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path, maps):
-    import preprocess
     from raw_data import make_isles
+
+    import preprocess
 
     make_isles(tmp_path / "raw")
     loaded = []
