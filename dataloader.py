@@ -86,7 +86,7 @@ class Slices:
 
 
 def read_meta(root: Path) -> Meta:
-    """meta.json and cases.csv of a sliced data set; ``InputError`` where one is missing, damaged or of another version."""
+    """meta.json and cases.csv of a data set; ``InputError`` where one is missing, damaged or of another version."""
     if not root.is_dir():
         raise InputError(f"{root}: expected a sliced data set, found nothing; make it with preprocess.py")
     meta = read_json(root / "meta.json")
@@ -108,14 +108,16 @@ def read_meta(root: Path) -> Meta:
             fingerprint=digest.hexdigest(),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{root / 'meta.json'}: expected dataset, size, class_names, modalities and distance_map, found {error!r}") from None
+        expected = "dataset, size, class_names, modalities and distance_map"
+        raise InputError(f"{root / 'meta.json'}: expected {expected}, found {error!r}") from None
 
 
 def parse_case(row: dict[str, str], path: Path) -> Case:
     try:
         numbers = {name: kind(row[name]) for name, kind in CASE_NUMBERS.items()}
     except ValueError:
-        raise InputError(f"{path}: {row['case_id']}: expected numbers in {', '.join(CASE_NUMBERS)}, found {row}") from None
+        expected = ", ".join(CASE_NUMBERS)
+        raise InputError(f"{path}: {row['case_id']}: expected numbers in {expected}, found {row}") from None
     spacing = tuple(numbers[f"spacing_{axis}_mm"] for axis in "xyz")
     return Case(row["case_id"], row["split"], numbers["n_slices"], spacing)
 
@@ -146,7 +148,8 @@ def load_slices(meta: Meta, part: str, *, maps: str | None = None, convention: s
     label = tensors["label"]
     if int(label.max()) >= classes:
         worst = names[int(label.flatten(1).amax(1).argmax())]
-        raise InputError(f"{worst}: expected classes 0 to {classes - 1}, found {int(label.max())} in {meta.root / part / 'label'}")
+        found = f"{int(label.max())} in {meta.root / part / 'label'}"
+        raise InputError(f"{worst}: expected classes 0 to {classes - 1}, found {found}")
     if maps and not stored:
         tensors[maps] = computed_maps(label, cases, classes, maps, convention)
     spacing = torch.tensor([case.spacing[:2] for case in cases for _ in range(case.n_slices)], dtype=torch.float32)

@@ -171,9 +171,8 @@ def build_case(
 ) -> Case:
     for kind in (*dataset.modalities, "label"):
         if kind not in paths:
-            raise InputError(
-                f"{case_id}: expected a file of {kind} ({dataset.layout}), found only {', '.join(sorted(paths.values()))}"
-            )
+            found = ", ".join(sorted(paths.values()))
+            raise InputError(f"{case_id}: expected a file of {kind} ({dataset.layout}), found only {found}")
     label_path = paths["label"]
     return Case(
         case_id=case_id,
@@ -185,7 +184,7 @@ def build_case(
 
 
 def list_files(source: Path) -> dict[str, RawFile]:
-    """Relative path -> file, for a folder (with the zips at its top) or a zip; an unpacked file wins over a zipped one."""
+    """Relative path -> file, of a folder (with the zips at its top) or a zip; an unpacked file wins."""
     if source.is_file():
         return zip_members(source)
     files: dict[str, RawFile] = {}

@@ -122,8 +122,8 @@ class Trainer:
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             step = int(bad[0])
-            slices = [self.train.names[i] for i in order.split(self.args.batch_size)[step]]
-            raise StoppedError(f"epoch {epoch}, step {step}: the loss is {losses[step]:g} on slices {', '.join(slices)}")
+            slices = ", ".join(self.train.names[i] for i in order.split(self.args.batch_size)[step])
+            raise StoppedError(f"epoch {epoch}, step {step}: the loss is {losses[step]:g} on slices {slices}")
 
     @torch.no_grad()
     def validate(self, weights: tuple[float, float]) -> dict[str, float]:

@@ -109,15 +109,17 @@ def evaluate_run(args: argparse.Namespace) -> None:
     write_rows(args.run / "metrics.csv", rows, METRIC_COLUMNS)
     print_fingerprint(meta, references)
     mean = {name: float(np.mean([row[name] for row in rows])) for name in ("dsc", "hd95_mm")}
-    print(f"{args.run}: {args.checkpoint} epoch {epoch}: DSC {mean['dsc']:.3f}, HD95 {mean['hd95_mm']:.2f} mm over {len(rows)} volumes")
+    figures_text = f"DSC {mean['dsc']:.3f}, HD95 {mean['hd95_mm']:.2f} mm"
+    print(f"{args.run}: {args.checkpoint} epoch {epoch}: {figures_text} over {len(rows)} volumes")
 
 
 def print_fingerprint(meta: Meta, references: np.ndarray) -> None:
-    """The share of empty validation slices: what MIDL's Table 1 prints for the collapsed boundary loss, if the split is its own."""
+    """The share of empty validation slices, which MIDL's Table 1 has for the collapsed boundary loss."""
     theirs = tables.published_figures(meta.dataset, "boundary", "slice")
     if theirs:
         share = float((~references.any(axis=(1, 2))).mean())
-        print(f"{meta.root}: {share:.3f} of the validation slices are empty; MIDL 2019 (Table 1, boundary loss alone): {theirs['published_dsc']:.3f}")
+        published = f"MIDL 2019 (Table 1, boundary loss alone): {theirs['published_dsc']:.3f}"
+        print(f"{meta.root}: {share:.3f} of the validation slices are empty; {published}")
 
 
 def make_table(args: argparse.Namespace) -> None:
@@ -137,7 +139,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     run = commands.add_parser("run", help="metrics.csv of one run: a line a case and class, volumes stacked in 3D")
     run.add_argument("run", type=Path, help="run folder")
-    run.add_argument("--checkpoint", choices=("best", "last"), default="best", help="epoch of best validation, or the last")
+    run.add_argument("--checkpoint", choices=("best", "last"), default="best", help="best epoch of validation, or last")
     run.add_argument("--data", type=Path, help="sliced data set, where it is no longer where the run found it")
     run.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where to predict")
     run.set_defaults(function=evaluate_run)

@@ -82,7 +82,7 @@ def draw_curve(axis: plt.Axes, seeds: Sequence[pd.Series], *, label: str) -> Non
 
 
 def choose_cases(first: Run, last: Run) -> list[tuple[str, str]]:
-    """Cases by rule: where the last row gains most over the first in DSC, the median gain, and the worst, a failure case."""
+    """Cases by rule: where the last row gains most DSC over the first, the median, and the worst, a failure case."""
     gain = (last.metrics.groupby("case_id")["dsc"].mean() - first.metrics.groupby("case_id")["dsc"].mean())
     sized = last.metrics.groupby("case_id")["n_ref"].sum()
     gain = gain[sized > 0].sort_values()
@@ -100,14 +100,16 @@ def write_pictures(results: Path, rows: Sequence[str], name: str, *, seed: int =
 
     The slice is the one with the largest reference area; a case's 3D DSC stands under its row's picture.
     """
-    runs = {row: next((run for run in found if run.seed == seed), None) for row, found in runs_of_rows(results, rows).items()}
-    for row, run in runs.items():
-        if run is None:
-            raise InputError(f"{results / row}: expected an evaluated run of seed {seed}, found none (--seed chooses another)")
+    runs = {}
+    for row, found in runs_of_rows(results, rows).items():
+        runs[row] = next((run for run in found if run.seed == seed), None)
+        if runs[row] is None:
+            raise InputError(f"{results / row}: expected an evaluated run of seed {seed}, found none; see --seed")
     cases = choose_cases(runs[rows[0]], runs[rows[-1]])
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(
-            len(cases), len(rows) + 1, squeeze=False, layout="constrained", figsize=(2.1 * (len(rows) + 1), 2.3 * len(cases))
+            len(cases), len(rows) + 1, squeeze=False, layout="constrained",
+            figsize=(2.1 * (len(rows) + 1), 2.3 * len(cases)),
         )
         for panels, (title, case_id) in zip(axes, cases, strict=True):
             draw_case(panels, title, case_id, runs)
@@ -118,7 +120,8 @@ def write_pictures(results: Path, rows: Sequence[str], name: str, *, seed: int =
 
 def draw_case(panels: Sequence[plt.Axes], title: str, case_id: str, runs: dict[str, Run]) -> None:
     data = Path(read_json(next(iter(runs.values())).folder / "config.json")["data"])
-    labels = [np.load(path, allow_pickle=False) for path in sorted((data / "val" / "label").glob(f"{case_id}_????.npy"))]
+    paths = sorted((data / "val" / "label").glob(f"{case_id}_????.npy"))
+    labels = [np.load(path, allow_pickle=False) for path in paths]
     if not labels:
         raise InputError(f"{data}: expected the slices of case {case_id}, found none")
     z = int(np.argmax([np.count_nonzero(label) for label in labels]))

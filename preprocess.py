@@ -97,7 +97,8 @@ def slice_case(job: SliceJob) -> dict:
             "phi3d": phi3d[..., z].astype(np.float16),
         }
         for kind in KINDS:
-            np.save(job.folder / job.split / kind / f"{job.case.case_id}_{z:04d}.npy", np.ascontiguousarray(arrays[kind]))
+            path = job.folder / job.split / kind / f"{job.case.case_id}_{z:04d}.npy"
+            np.save(path, np.ascontiguousarray(arrays[kind]))
     return {
         "case_id": job.case.case_id,
         "patient_id": job.case.patient_id or job.case.case_id,
@@ -121,7 +122,7 @@ def split_by_patient(cases: Sequence[Case], n_val: int, seed: int) -> set[str]:
     scans: dict[str, list[str]] = {}
     for case in cases:
         if case.patient_id is None:
-            raise InputError(f"{case.case_id}: expected a .json sidecar that names the patient, found none (--group patient)")
+            raise InputError(f"{case.case_id}: expected a .json sidecar that names the patient, found none (--group)")
         scans.setdefault(case.patient_id, []).append(case.case_id)
     validation: set[str] = set()
     for patient in random.Random(seed).sample(sorted(scans), len(scans)):
@@ -141,7 +142,8 @@ def read_split(path: Path) -> dict[str, list[str]]:
     if path.suffix == ".csv":
         rows = list(csv.DictReader(lines))
         if not rows or not {"case_id", "split"} <= set(rows[0]):
-            raise InputError(f"{path}: expected the columns case_id and split, found {lines[0] if lines else 'nothing'}")
+            found = lines[0] if lines else "nothing"
+            raise InputError(f"{path}: expected the columns case_id and split, found {found}")
         return {part: [row["case_id"] for row in rows if row["split"] == part] for part in {r["split"] for r in rows}}
     return {"val": [line.strip() for line in lines if line.strip() and not line.startswith("#")]}
 
@@ -156,7 +158,7 @@ def split_by_file(cases: Sequence[Case], path: Path) -> dict[str, str]:
     for part, case_ids in lists.items():
         for case_id in map(str, case_ids):
             if case_id not in known:
-                raise InputError(f"{path}: expected cases of the data set, found {case_id}, which is none of its {len(known)}")
+                raise InputError(f"{path}: expected cases of the data set, found {case_id}, none of its {len(known)}")
             if case_id in split:
                 raise InputError(f"{path}: expected each case once, found {case_id} twice")
             split[case_id] = part
@@ -254,7 +256,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dest", type=Path, required=True, help="folder to make, for instance data/isles")
     parser.add_argument("--size", type=int, default=256, help="slices become SIZE x SIZE pixels, a multiple of 8")
     parser.add_argument("--val", type=int, help="scans for validation (the paper's: isles 20, wmh 10)")
-    parser.add_argument("--split", type=Path, help="file with lists of case ids (.json, .csv or one validation case a line)")
+    parser.add_argument("--split", type=Path, help="lists of case ids: .json, .csv, or one validation case a line")
     parser.add_argument("--split-seed", type=int, default=0, help="seed of the random split")
     parser.add_argument("--group", choices=("scan", "patient"), default="scan",
                         help="split by scan, as the authors did, or by patient, without leakage")

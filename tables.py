@@ -14,8 +14,16 @@ from utils import InputError, read_json, read_rows, write_rows, write_text
 PUBLISHED = Path(__file__).resolve().parent / "published"
 METRICS = ("dsc", "hd95_mm", "hd_mm")
 TABLE_COLUMNS = (
-    "row", "class", "seeds", "cases", *(f"{name}{sd}" for name in METRICS for sd in ("", "_sd")),
-    "missed", "false_alarms", "collapsed", *(f"published_{name}{sd}" for name in METRICS for sd in ("", "_sd")), "published_source",
+    "row",
+    "class",
+    "seeds",
+    "cases",
+    *(f"{name}{sd}" for name in METRICS for sd in ("", "_sd")),
+    "missed",
+    "false_alarms",
+    "collapsed",
+    *(f"published_{name}{sd}" for name in METRICS for sd in ("", "_sd")),
+    "published_source",
 )
 
 
@@ -24,23 +32,23 @@ class Level:
     """Where metrics are computed: over whole volumes, as MedIA 2021 has them, or over slices, as MIDL 2019."""
 
     file: str
-    printed: tuple[tuple[str, str, int], ...]     # metric, its name in print, digits
-    published: tuple[tuple[str, str], ...]        # file of the papers' figures, prefix of its rows here
+    printed: tuple[tuple[str, str, int], ...]  # metric, its name in print, digits
+    published: tuple[tuple[str, str], ...]  # file of the papers' figures, prefix of its rows here
     footnote: str
 
 
 EMPTY_RULE = (
-    "Where the prediction is empty (missed) or the reference alone is (false alarm), DSC is 0 and a distance the grid's "
-    "diagonal; both empty: DSC 1, 0 mm. Missed and false alarms count volumes of all seeds. A row is collapsed where every "
-    "prediction of every seed is empty."
+    "Where the prediction is empty (missed) or the reference alone is (false alarm), DSC is 0 and a distance the "
+    "grid's diagonal; both empty: DSC 1, 0 mm. Missed and false alarms count volumes of all seeds. A row is collapsed "
+    "where every prediction of every seed is empty."
 )
 LEVELS = {
     "volume": Level(
         file="metrics.csv",
         printed=(("dsc", "DSC", 3), ("hd95_mm", "HD95 (mm)", 2)),
         published=(("media2021_table1.csv", ""), ("media2021_table3.csv", ""), ("midl2019_table1.csv", "midl-")),
-        footnote="Mean over the validation volumes (3D), then mean (sample sd) over seeds; HD95 pools the surface distances "
-        "of both directions. " + EMPTY_RULE,
+        footnote="Mean over the validation volumes (3D), then mean (sample sd) over seeds; HD95 pools the surface "
+        "distances of both directions. " + EMPTY_RULE,
     ),
     "slice": Level(
         file="metrics_2d.csv",
@@ -156,13 +164,17 @@ def check_comparable(run: Run, reference: Run) -> None:
         raise InputError(f"{run.folder}: expected the data of {reference.folder}, found a run on other data")
     missing = set(reference.metrics["case_id"]) ^ set(run.metrics["case_id"])
     if missing:
-        raise InputError(f"{run.folder}: expected the cases of {reference.folder}, found {sorted(missing)[0]} in only one")
+        raise InputError(
+            f"{run.folder}: expected the cases of {reference.folder}, found {sorted(missing)[0]} in only one"
+        )
 
 
 def write_table(results: Path, rows: Sequence[str], name: str, level: str = "volume") -> str:
     """Write NAME.csv, .md and .tex into ``results``; returns the text of the .md."""
     lines = collect(results, rows, level)
-    write_rows(results / f"{name}.csv", [{key: cell(line.get(key)) for key in TABLE_COLUMNS} for line in lines], TABLE_COLUMNS)
+    write_rows(
+        results / f"{name}.csv", [{key: cell(line.get(key)) for key in TABLE_COLUMNS} for line in lines], TABLE_COLUMNS
+    )
     header, body = layout(lines, LEVELS[level])
     text = markdown(header, body) + f"\n\n{LEVELS[level].footnote}\n"
     write_text(results / f"{name}.tex", latex(header, body))
@@ -192,7 +204,9 @@ def layout(lines: Sequence[dict], level: Level) -> tuple[list[str], list[list[tu
         if has_published:
             cells += [(published(line, name), False) for name, _, _ in level.printed]
         cells += [(str(runs) if runs else "no run", False)]
-        cells += [(f"{line[key]} of {line['cases'] * runs}" if runs else "", False) for key in ("missed", "false_alarms")]
+        cells += [
+            (f"{line[key]} of {line['cases'] * runs}" if runs else "", False) for key in ("missed", "false_alarms")
+        ]
         body.append(cells)
     return header, body
 
@@ -223,16 +237,25 @@ def mean_sd(mean: float, sd: float, digits: int) -> str:
 def markdown(header: Sequence[str], body: Sequence[Sequence[tuple[str, bool]]]) -> str:
     table = [list(header), *[[f"**{text}**" if best else text for text, best in cells] for cells in body]]
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
-    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in table]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in table
+    ]
     lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
     return "\n".join(lines)
 
 
 def latex(header: Sequence[str], body: Sequence[Sequence[tuple[str, bool]]]) -> str:
     """A tabular with booktabs rules that compiles as it stands inside a table environment."""
-    lines = [r"\begin{tabular}{l" + "c" * (len(header) - 1) + "}", r"\toprule", " & ".join(map(escape, header)) + r" \\", r"\midrule"]
+    lines = [
+        r"\begin{tabular}{l" + "c" * (len(header) - 1) + "}",
+        r"\toprule",
+        " & ".join(map(escape, header)) + r" \\",
+        r"\midrule",
+    ]
     for cells in body:
-        lines.append(" & ".join(rf"\textbf{{{escape(text)}}}" if best else escape(text) for text, best in cells) + r" \\")
+        lines.append(
+            " & ".join(rf"\textbf{{{escape(text)}}}" if best else escape(text) for text, best in cells) + r" \\"
+        )
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

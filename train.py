@@ -22,12 +22,20 @@ NOT_SETTINGS = ("data", "out", "device", "resume", "protocol")
 # What the text says and what the authors' code does (docs/FIDELITY.md); each can be chosen alone by its own flag.
 PROTOCOLS = {
     "paper": {
-        "alpha": "rebalance", "lr_rule": "plateau", "selection": "volume", "distance_map": "paper",
-        "hausdorff": "paper", "gdl_absent": "largest",
+        "alpha": "rebalance",
+        "lr_rule": "plateau",
+        "selection": "volume",
+        "distance_map": "paper",
+        "hausdorff": "paper",
+        "gdl_absent": "largest",
     },
     "reference": {
-        "alpha": "reference", "lr_rule": "reference", "selection": "slice", "distance_map": "reference",
-        "hausdorff": "reference", "gdl_absent": "reference",
+        "alpha": "reference",
+        "lr_rule": "reference",
+        "selection": "slice",
+        "distance_map": "reference",
+        "hausdorff": "reference",
+        "gdl_absent": "reference",
     },
 }
 
@@ -52,7 +60,7 @@ def settings_of(args: argparse.Namespace, meta: Meta) -> dict:
 
 
 def check_run_folder(args: argparse.Namespace, settings: dict) -> bool:
-    """True where there is a run to go on with; ``InputError`` where there is one of other settings or one not asked for."""
+    """True where there is a run to go on with; ``InputError`` where it has other settings or was not asked for."""
     config = args.out / "config.json"
     if not args.out.exists() or not any(args.out.iterdir()):
         return False
@@ -66,7 +74,9 @@ def check_run_folder(args: argparse.Namespace, settings: dict) -> bool:
                 "choose another --out or remove it"
             )
     if not args.resume:
-        raise InputError(f"{args.out}: expected a new folder, found a run of the same settings; --resume goes on with it")
+        raise InputError(
+            f"{args.out}: expected a new folder, found a run of the same settings; --resume goes on with it"
+        )
     return (args.out / "last.pt").exists()
 
 
@@ -82,29 +92,50 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=64, help="channels at full resolution")
     parser.add_argument("--region", choices=[*REGION_LOSSES, "none"], default="gdl", help="regional loss")
     parser.add_argument("--contour", choices=[*CONTOUR_LOSSES, "none"], default="none", help="contour loss")
-    parser.add_argument("--maps", choices=("2d", "3d"), default="2d", help="signed distances from the slice or the volume")
-    parser.add_argument("--region-wise-map", choices=REGION_WISE_KINDS,
-                        help="map of a region-wise loss, where not its own")
-    parser.add_argument("--alpha", choices=list(schedules.SCHEDULES),
-                        help="how the weight of the contour loss changes over the epochs (protocol paper: rebalance)")
+    parser.add_argument(
+        "--maps", choices=("2d", "3d"), default="2d", help="signed distances from the slice or the volume"
+    )
+    parser.add_argument(
+        "--region-wise-map", choices=REGION_WISE_KINDS, help="map of a region-wise loss, where not its own"
+    )
+    parser.add_argument(
+        "--alpha",
+        choices=list(schedules.SCHEDULES),
+        help="how the weight of the contour loss changes over the epochs (protocol paper: rebalance)",
+    )
     parser.add_argument("--alpha-start", type=float, default=0.01, help="alpha of the first epoch")
     parser.add_argument("--alpha-step", type=float, default=0.01, help="what alpha gains an epoch")
     parser.add_argument("--epochs", type=int, default=100, help="epochs")
     parser.add_argument("--batch-size", type=int, default=8, help="slices a step")
-    parser.add_argument("--lr", type=float, default=0.001, help="Adam's learning rate; halved after 20 epochs without gain")
+    parser.add_argument(
+        "--lr", type=float, default=0.001, help="Adam's learning rate; halved after 20 epochs without gain"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the slices")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where to train")
-    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto",
-                        help="arithmetic of the network; auto is bf16 on CUDA and fp32 on the CPU")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "bf16", "fp32"),
+        default="auto",
+        help="arithmetic of the network; auto is bf16 on CUDA and fp32 on the CPU",
+    )
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile on CUDA")
-    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="paper",
-                        help="as the text says, or as the authors' code does; sets the flags below that are left out, and --alpha")
+    parser.add_argument(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        default="paper",
+        help="as the text says, or as the authors' code does; sets the flags below that are left out, and --alpha",
+    )
     parser.add_argument("--lr-rule", choices=list(RATES), help="when the learning rate is halved")
-    parser.add_argument("--selection", choices=("volume", "slice"), help="the validation DSC that chooses the best epoch")
+    parser.add_argument(
+        "--selection", choices=("volume", "slice"), help="the validation DSC that chooses the best epoch"
+    )
     parser.add_argument("--distance-map", choices=CONVENTIONS, help="signed distances")
     parser.add_argument("--hausdorff", choices=CONVENTIONS, help="distances inside the Hausdorff loss")
-    parser.add_argument("--gdl-absent", choices=("largest", "reference"),
-                        help="weight in the generalised Dice loss of a class that an image does not have")
+    parser.add_argument(
+        "--gdl-absent",
+        choices=("largest", "reference"),
+        help="weight in the generalised Dice loss of a class that an image does not have",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out if there is one")
     args = parser.parse_args(arguments)
     resolve_protocol(args)
@@ -135,11 +166,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exclusive(args.out):
         if check_run_folder(args, settings):
             restore(trainer, args.out / "last.pt")
-        write_json(args.out / "config.json", {"settings": settings, "data": str(args.data), "meta": read_json(args.data / "meta.json")})
+        write_json(
+            args.out / "config.json",
+            {"settings": settings, "data": str(args.data), "meta": read_json(args.data / "meta.json")},
+        )
         write_json(args.out / "env.json", provenance(device))
         run(trainer, args.out)
     best = max(trainer.log, key=trainer.score)
-    print(f"{args.out}: best epoch {best['epoch']} of {args.epochs}: DSC {best['val_dsc_3d']:.3f}, HD95 {best['val_hd95_3d_mm']:.2f} mm (validation, 3D)")
+    figures = f"DSC {best['val_dsc_3d']:.3f}, HD95 {best['val_hd95_3d_mm']:.2f} mm (validation, 3D)"
+    print(f"{args.out}: best epoch {best['epoch']} of {args.epochs}: {figures}")
 
 
 if __name__ == "__main__":

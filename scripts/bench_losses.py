@@ -26,9 +26,18 @@ from networks import UNet  # noqa: E402
 from provenance import package_version, processor  # noqa: E402
 from utils import progress, select_device, write_rows, write_text  # noqa: E402
 
-SIZES = {"isles": (5, 4), "wmh": (2, 8)}           # channels, batch of Table 2
+SIZES = {"isles": (5, 4), "wmh": (2, 8)}  # channels, batch of Table 2
 SPACING = (0.9, 0.9)
-COLUMNS = ("row", "dataset", "batch_size", "seconds_per_batch", "sd", "loss_ms", "loss_ms_beside_gdl", "published_seconds_per_batch")
+COLUMNS = (
+    "row",
+    "dataset",
+    "batch_size",
+    "seconds_per_batch",
+    "sd",
+    "loss_ms",
+    "loss_ms_beside_gdl",
+    "published_seconds_per_batch",
+)
 
 
 def lesions(batch: int, size: int) -> np.ndarray:
@@ -46,11 +55,14 @@ class Step:
         label = lesions(batch, args.size)
         self.losses = [
             registry[name]().to(device)
-            for registry, name in ((REGION_LOSSES, region), (CONTOUR_LOSSES, contour)) if name != "none"
+            for registry, name in ((REGION_LOSSES, region), (CONTOUR_LOSSES, contour))
+            if name != "none"
         ]
         self.targets = [self.target(loss, label, device) for loss in self.losses]
         self.spacing = torch.tensor([SPACING] * batch, device=device)
-        self.image = torch.rand(batch, channels, args.size, args.size, device=device).contiguous(memory_format=torch.channels_last)
+        self.image = torch.rand(batch, channels, args.size, args.size, device=device).contiguous(
+            memory_format=torch.channels_last
+        )
         self.network = UNet(channels, 2, width=args.width).to(device, memory_format=torch.channels_last)
         self.optimiser = torch.optim.Adam(self.network.parameters())
         self.bf16 = device.type == "cuda"
@@ -107,16 +119,20 @@ def measure(args: argparse.Namespace, dataset: str, device: torch.device) -> lis
     for turn in progress(range(args.repeats + 1), desc=dataset, unit="turn"):
         for row, step in steps.items():
             times = seconds(step.run, device), statistics.median(seconds(step.run_loss, device) for _ in range(5))
-            if turn:                                # the first turn warms up
+            if turn:  # the first turn warms up
                 whole[row].append(times[0])
                 alone[row].append(times[1] * 1e3)
     published = pd.read_csv(ROOT / "published" / "media2021_table2.csv").query("dataset == @dataset").set_index("row")
     baseline = statistics.median(alone["gdl"])
     return [
         {
-            "row": row, "dataset": dataset, "batch_size": SIZES[dataset][1],
-            "seconds_per_batch": statistics.mean(whole[row]), "sd": statistics.stdev(whole[row]),
-            "loss_ms": statistics.median(alone[row]), "loss_ms_beside_gdl": statistics.median(alone[row]) - baseline,
+            "row": row,
+            "dataset": dataset,
+            "batch_size": SIZES[dataset][1],
+            "seconds_per_batch": statistics.mean(whole[row]),
+            "sd": statistics.stdev(whole[row]),
+            "loss_ms": statistics.median(alone[row]),
+            "loss_ms_beside_gdl": statistics.median(alone[row]) - baseline,
             "published_seconds_per_batch": published["seconds_per_batch"].get(row, ""),
         }
         for row in steps
@@ -125,7 +141,9 @@ def measure(args: argparse.Namespace, dataset: str, device: torch.device) -> lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--losses", choices=("paper", "all"), default="all", help="the rows of Table 2, or every loss (default)")
+    parser.add_argument(
+        "--losses", choices=("paper", "all"), default="all", help="the rows of Table 2, or every loss (default)"
+    )
     parser.add_argument("--width", type=int, help="the UNet's width (default: 64 on CUDA, 16 on the CPU)")
     parser.add_argument("--size", type=int, default=256, help="slices are SIZE x SIZE (default 256)")
     parser.add_argument("--repeats", type=int, default=5, help="timed turns (default 5)")
@@ -142,19 +160,25 @@ def main() -> None:
 
 
 def table(rows: list[dict], args: argparse.Namespace, device: torch.device) -> str:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{processor()}, {torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{processor()}, {torch.get_num_threads()} threads"
+    )
     lines = [
-        f"Seconds a batch, mean (sd) of {args.repeats}: UNet of width {args.width} at {args.size} x {args.size} on {name}, "
-        f"torch {package_version('torch')}. Beside it the losses alone, forward and backward, in ms (median), and the paper's "
-        "figure (width 64, GTX 1080 Ti).", "",
+        f"Seconds a batch, mean (sd) of {args.repeats}: UNet of width {args.width} at {args.size} x {args.size} on "
+        f"{name}, torch {package_version('torch')}. Beside it the losses alone, forward and backward, in ms (median), "
+        "and the paper's figure (width 64, GTX 1080 Ti).",
+        "",
         "| row | ISLES, batch 4 (s) | losses (ms) | published (s) | WMH, batch 8 (s) | losses (ms) | published (s) |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     by_dataset = [[row for row in rows if row["dataset"] == dataset] for dataset in SIZES]
     for pair in zip(*by_dataset, strict=True):
-        cells = [
-            f"{row['seconds_per_batch']:.3f} ({row['sd']:.3f}) | {row['loss_ms']:.1f} | {row['published_seconds_per_batch']}" for row in pair
-        ]
+        cells = []
+        for row in pair:
+            step = f"{row['seconds_per_batch']:.3f} ({row['sd']:.3f})"
+            cells += [step, f"{row['loss_ms']:.1f}", str(row["published_seconds_per_batch"])]
         lines.append(f"| {pair[0]['row']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -1,7 +1,7 @@
 """Schematic brains in the raw layouts of ISLES 2018 (one zip) and WMH 2017 (three zips), quirks included.
 
-No patient's data: `phantom_brain.py` computes every image from smooth random fields. The same seed gives the same bytes on
-one machine with one set of library versions. Volumes are (X, Y, Z) float32 until written; lengths are in mm.
+No patient's data: `phantom_brain.py` computes every image from smooth random fields. The same seed gives the same
+bytes on one machine with one set of library versions. Volumes are (X, Y, Z) float32 until written; lengths are in mm.
 """
 import argparse
 import gzip

@@ -14,5 +14,7 @@ def sliced(tmp_path_factory):
     root = tmp_path_factory.mktemp("sliced")
     make_isles(root / "raw")
     dest = root / "data" / "isles"
-    preprocess.main(["isles", "--source", str(root / "raw"), "--dest", str(dest), "--size", "32", "--val", "1", "--jobs", "1"])
+    preprocess.main(
+        ["isles", "--source", str(root / "raw"), "--dest", str(dest), "--size", "32", "--val", "1", "--jobs", "1"]
+    )
     return dest

@@ -54,13 +54,19 @@ def make_isles(root: Path, cases=("case_1", "case_2", "case_10"), shape=(16, 20,
     return root
 
 
-def make_wmh(root: Path, cases=("Utrecht/0", "Singapore/50", "GE3T/100"), shape=(16, 24, 3), spacing=(1.2, 0.98, 3.0)) -> Path:
+def make_wmh(
+    root: Path, cases=("Utrecht/0", "Singapore/50", "GE3T/100"), shape=(16, 24, 3), spacing=(1.2, 0.98, 3.0)
+) -> Path:
     for number, case in enumerate(cases):
         rng = np.random.default_rng(number)
         label = lesion(shape, rng).astype(np.float32)
         label[0, 0, 0] = 2
         for modality, dtype in (("FLAIR", np.float32), ("T1", np.uint16)):
-            save_nifti(root / case / "pre" / f"{modality}.nii.gz", (rng.integers(0, 100, shape) + 100 * label).astype(dtype), spacing)
+            save_nifti(
+                root / case / "pre" / f"{modality}.nii.gz",
+                (rng.integers(0, 100, shape) + 100 * label).astype(dtype),
+                spacing,
+            )
         save_nifti(root / case / "wmh.nii.gz", label, spacing)
     return root
 

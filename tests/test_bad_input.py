@@ -28,6 +28,7 @@ def with_value(value, index=(0, 0, 0)):
     def change(voxels):
         voxels[index] = value
         return voxels
+
     return change
 
 
@@ -53,7 +54,10 @@ def truncate(path):
 
 
 ISLES_CASES = {
-    "raw folder missing": (lambda raw: shutil.rmtree(raw), "expected the raw data of isles, found nothing; get ISLES2018_Training.zip"),
+    "raw folder missing": (
+        lambda raw: shutil.rmtree(raw),
+        "expected the raw data of isles, found nothing; get ISLES2018_Training.zip",
+    ),
     "raw folder empty": (lambda raw: shutil.rmtree(raw / "TRAINING"), "found no case; get ISLES2018_Training.zip"),
     "zip truncated": (lambda raw: to_zip(raw, "truncated"), "ISLES2018_Training.zip: expected a whole zip"),
     "zip with a flipped byte": (lambda raw: to_zip(raw, "flipped"), "ISLES2018_Training.zip!TRAINING/case_"),
@@ -61,16 +65,30 @@ ISLES_CASES = {
     "modality missing": (lambda raw: isles_path(raw, "case_2", "CT_MTT").unlink(), "case_2: expected a file of CT_MTT"),
     "label missing": (lambda raw: isles_path(raw, "case_2", "OT").unlink(), "case_2: expected a file of label"),
     "NIfTI truncated": (lambda raw: truncate(isles_path(raw, "case_2", "CT")), "case_2: expected a whole NIfTI"),
-    "not a NIfTI": (lambda raw: isles_path(raw, "case_2", "CT").write_bytes(b"x" * 999), "case_2: expected a whole NIfTI"),
-    "shape disagrees": (lambda raw: rewrite(raw, "CT_CBF", lambda v: v[:, :, :2]), "case_2: expected shape (16, 20, 3), found (16, 20, 2)"),
-    "spacing disagrees": (lambda raw: rewrite(raw, "CT_CBV", spacing=(0.9, 0.8, 6.0)), "case_2: expected spacing (0.9, 0.8, 5.0) mm"),
+    "not a NIfTI": (
+        lambda raw: isles_path(raw, "case_2", "CT").write_bytes(b"x" * 999),
+        "case_2: expected a whole NIfTI",
+    ),
+    "shape disagrees": (
+        lambda raw: rewrite(raw, "CT_CBF", lambda v: v[:, :, :2]),
+        "case_2: expected shape (16, 20, 3), found (16, 20, 2)",
+    ),
+    "spacing disagrees": (
+        lambda raw: rewrite(raw, "CT_CBV", spacing=(0.9, 0.8, 6.0)),
+        "case_2: expected spacing (0.9, 0.8, 5.0) mm",
+    ),
     "spacing zero": (lambda raw: rewrite(raw, "CT", spacing=(0.0, 0.8, 5.0)), "case_2: expected a positive spacing"),
     "NaN voxel": (lambda raw: rewrite(raw, "CT_Tmax", with_value(np.nan)), "case_2: expected finite voxels"),
     "infinite voxel": (lambda raw: rewrite(raw, "CT_MTT", with_value(np.inf)), "case_2: expected finite voxels"),
-    "constant image": (lambda raw: rewrite(raw, "CT", lambda v: v * 0 + 7), "case_2: expected an image with contrast, found only 7"),
+    "constant image": (
+        lambda raw: rewrite(raw, "CT", lambda v: v * 0 + 7),
+        "case_2: expected an image with contrast, found only 7",
+    ),
     "label value": (lambda raw: rewrite(raw, "OT", with_value(3)), "case_2: expected label values 0, 1, found 3"),
-    "4D volume": (lambda raw: rewrite(raw, "CT", lambda v: v[..., None].repeat(2, 3), spacing=(0.9, 0.8, 5.0)),
-                  "case_2: expected a 3-D volume, found shape (16, 20, 3, 2)"),
+    "4D volume": (
+        lambda raw: rewrite(raw, "CT", lambda v: v[..., None].repeat(2, 3), spacing=(0.9, 0.8, 5.0)),
+        "case_2: expected a 3-D volume, found shape (16, 20, 3, 2)",
+    ),
 }
 
 
@@ -79,8 +97,21 @@ def test_bad_raw_data(tmp_path, monkeypatch, capsys, name):
     damage, named = ISLES_CASES[name]
     damage(make_isles(tmp_path / "raw"))
     before = tree(tmp_path)
-    code = call(preprocess, "isles", "--source", tmp_path / "raw", "--dest", tmp_path / "data" / "isles", "--size", "16",
-                "--val", "1", "--jobs", "1", monkeypatch=monkeypatch)
+    code = call(
+        preprocess,
+        "isles",
+        "--source",
+        tmp_path / "raw",
+        "--dest",
+        tmp_path / "data" / "isles",
+        "--size",
+        "16",
+        "--val",
+        "1",
+        "--jobs",
+        "1",
+        monkeypatch=monkeypatch,
+    )
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and named in error, error
     assert tree(tmp_path) == before
@@ -111,8 +142,14 @@ def test_bad_flags_of_preprocess(tmp_path, monkeypatch, capsys, name):
     flags, named = FLAGS[name]
     monkeypatch.chdir(tmp_path)
     make_isles(tmp_path / "raw")
-    files = {"unknown.txt": "case_99", "twice.txt": "case_1\ncase_1", "none.json": '{"train": ["case_1"], "val": []}',
-             "lists.json": '{"test": ["case_1"]}', "broken.json": "{", "wrong.csv": "id,part\n1,val\n"}
+    files = {
+        "unknown.txt": "case_99",
+        "twice.txt": "case_1\ncase_1",
+        "none.json": '{"train": ["case_1"], "val": []}',
+        "lists.json": '{"test": ["case_1"]}',
+        "broken.json": "{",
+        "wrong.csv": "id,part\n1,val\n",
+    }
     for file, text in files.items():
         (tmp_path / file).write_text(text)
     before = tree(tmp_path)
@@ -125,7 +162,22 @@ def test_bad_flags_of_preprocess(tmp_path, monkeypatch, capsys, name):
 def test_patients_without_sidecars(tmp_path, monkeypatch, capsys):
     root = make_isles(tmp_path / "raw")
     isles_path(root, "case_2", "OT").with_suffix(".json").unlink()
-    assert call(preprocess, "isles", "--source", root, "--dest", tmp_path / "d", "--val", "1", "--group", "patient", monkeypatch=monkeypatch) == 2
+    assert (
+        call(
+            preprocess,
+            "isles",
+            "--source",
+            root,
+            "--dest",
+            tmp_path / "d",
+            "--val",
+            "1",
+            "--group",
+            "patient",
+            monkeypatch=monkeypatch,
+        )
+        == 2
+    )
     assert "case_2: expected a .json sidecar" in capsys.readouterr().err
 
 
@@ -133,7 +185,19 @@ def test_one_damaged_case_of_many_processes(tmp_path, monkeypatch, capsys):
     root = make_wmh(tmp_path / "raw")
     truncate(root / "Singapore" / "50" / "pre" / "T1.nii.gz")
     before = tree(tmp_path)
-    code = call(preprocess, "wmh", "--source", root, "--dest", tmp_path / "d", "--val", "1", "--jobs", "2", monkeypatch=monkeypatch)
+    code = call(
+        preprocess,
+        "wmh",
+        "--source",
+        root,
+        "--dest",
+        tmp_path / "d",
+        "--val",
+        "1",
+        "--jobs",
+        "2",
+        monkeypatch=monkeypatch,
+    )
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and "T1.nii.gz" in error and tree(tmp_path) == before
 
@@ -149,7 +213,10 @@ TRAIN_FLAGS = {
     "epochs": (("--epochs", "0"), "--epochs: expected at least 1, found 0"),
     "batch size": (("--batch-size", "none"), "--batch-size"),
     "width": (("--width", "0"), "--width"),
-    "data missing": (("--data", "nowhere"), "nowhere: expected a sliced data set, found nothing; make it with preprocess.py"),
+    "data missing": (
+        ("--data", "nowhere"),
+        "nowhere: expected a sliced data set, found nothing; make it with preprocess.py",
+    ),
     "out is something else": (("--out", "other"), "other: expected a new or empty folder or a run"),
     "device": (("--device", "cuda"), "--device cuda: expected a CUDA device"),
 }
@@ -192,8 +259,14 @@ RUNS = {
     "no run": (lambda run: shutil.rmtree(run), "config.json: expected a readable JSON file"),
     "no checkpoint": (lambda run: (run / "best.pt").unlink(), "best.pt: expected a checkpoint, found nothing"),
     "checkpoint truncated": (lambda run: truncate(run / "best.pt"), "best.pt: expected a whole checkpoint"),
-    "other width": (lambda run: replace_text(run / "config.json", '"width": 16', '"width": 32'), "expected the weights"),
-    "other data": (lambda run: replace_text(run / "config.json", '"data_fingerprint": "', '"data_fingerprint": "0'), "found another"),
+    "other width": (
+        lambda run: replace_text(run / "config.json", '"width": 16', '"width": 32'),
+        "expected the weights",
+    ),
+    "other data": (
+        lambda run: replace_text(run / "config.json", '"data_fingerprint": "', '"data_fingerprint": "0'),
+        "found another",
+    ),
     "no settings": (lambda run: (run / "config.json").write_text("{}"), "expected the settings of a run"),
 }
 

@@ -17,7 +17,8 @@ def test_slices_are_the_files_in_order(sliced):
             assert np.array_equal(tensor[index].numpy(), np.load(sliced / "train" / kind / f"{name}.npy"))
     assert torch.allclose(train.spacing, torch.tensor([0.45, 0.5]))
     assert [(case.case_id, at.start, at.stop) for case, at in train.case_ranges()] == [
-        (train.cases[0].case_id, 0, 3), (train.cases[1].case_id, 3, 6)
+        (train.cases[0].case_id, 0, 3),
+        (train.cases[1].case_id, 3, 6),
     ]
 
 
@@ -30,8 +31,11 @@ def test_only_what_a_loss_needs_is_loaded(sliced):
 
 
 def test_an_epoch_shows_each_slice_once_in_an_order_of_seed_and_epoch():
-    orders = {(seed, epoch): tuple(dataloader.epoch_order(50, seed=seed, epoch=epoch).tolist())
-              for seed in range(3) for epoch in range(3)}
+    orders = {
+        (seed, epoch): tuple(dataloader.epoch_order(50, seed=seed, epoch=epoch).tolist())
+        for seed in range(3)
+        for epoch in range(3)
+    }
     assert all(sorted(order) == list(range(50)) for order in orders.values())
     assert len(set(orders.values())) == 9
     assert orders[1, 2] == tuple(dataloader.epoch_order(50, seed=1, epoch=2).tolist())
@@ -65,14 +69,17 @@ def damage_nan(path):
     np.save(path, array)
 
 
-@pytest.mark.parametrize(("damage", "found"), [
-    (lambda path: path.unlink(), "No such file"),
-    (damage_truncate, "expected a readable slice"),
-    (lambda path: np.save(path, np.zeros((5, 32, 32), np.float32)), "found float32"),
-    (lambda path: np.save(path, np.zeros((5, 32, 16), np.float16)), r"found float16 \(5, 32, 16\)"),
-    (lambda path: np.save(path, np.array([{}], dtype=object), allow_pickle=True), "allow_pickle"),
-    (damage_nan, "NaN or infinity"),
-])
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda path: path.unlink(), "No such file"),
+        (damage_truncate, "expected a readable slice"),
+        (lambda path: np.save(path, np.zeros((5, 32, 32), np.float32)), "found float32"),
+        (lambda path: np.save(path, np.zeros((5, 32, 16), np.float16)), r"found float16 \(5, 32, 16\)"),
+        (lambda path: np.save(path, np.array([{}], dtype=object), allow_pickle=True), "allow_pickle"),
+        (damage_nan, "NaN or infinity"),
+    ],
+)
 def test_a_damaged_slice_is_named(damaged, damage, found):
     path = sorted((damaged / "train" / "image").iterdir())[2]
     damage(path)
@@ -91,17 +98,20 @@ def replace_text(path, old, new):
     path.write_text(path.read_text().replace(old, new, 1))
 
 
-@pytest.mark.parametrize(("change", "found"), [
-    (lambda root: (root / "meta.json").unlink(), "meta.json: expected a readable JSON file"),
-    (lambda root: (root / "meta.json").write_text("{"), "meta.json: expected a readable JSON file"),
-    (lambda root: (root / "meta.json").write_text("[]"), "expected a JSON object, found list"),
-    (lambda root: replace_text(root / "meta.json", '"format": 1', '"format": 7'), "expected format 1, found 7"),
-    (lambda root: replace_text(root / "meta.json", '"class_names"', '"names"'), "class_names"),
-    (lambda root: replace_text(root / "cases.csv", "n_slices", "slices"), "expected a column n_slices"),
-    (lambda root: replace_text(root / "cases.csv", ",0.45,", ",wide,"), "case_1: expected numbers"),
-    (lambda root: (root / "cases.csv").write_text((root / "cases.csv").read_text()[:-20]), "line 4 is cut off"),
-    (lambda root: replace_text(root / "cases.csv", ",val,", ",train,"), "expected cases for val, found none"),
-])
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda root: (root / "meta.json").unlink(), "meta.json: expected a readable JSON file"),
+        (lambda root: (root / "meta.json").write_text("{"), "meta.json: expected a readable JSON file"),
+        (lambda root: (root / "meta.json").write_text("[]"), "expected a JSON object, found list"),
+        (lambda root: replace_text(root / "meta.json", '"format": 1', '"format": 7'), "expected format 1, found 7"),
+        (lambda root: replace_text(root / "meta.json", '"class_names"', '"names"'), "class_names"),
+        (lambda root: replace_text(root / "cases.csv", "n_slices", "slices"), "expected a column n_slices"),
+        (lambda root: replace_text(root / "cases.csv", ",0.45,", ",wide,"), "case_1: expected numbers"),
+        (lambda root: (root / "cases.csv").write_text((root / "cases.csv").read_text()[:-20]), "line 4 is cut off"),
+        (lambda root: replace_text(root / "cases.csv", ",val,", ",train,"), "expected cases for val, found none"),
+    ],
+)
 def test_a_damaged_description_is_named(damaged, change, found):
     change(damaged)
     with pytest.raises(InputError, match=found):

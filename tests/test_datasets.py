@@ -22,8 +22,10 @@ def test_isles_folder_and_zip_give_the_same(tmp_path):
     (tmp_path / "zipped").mkdir()
     zip_folder(folder, tmp_path / "zipped" / "ISLES2018_Training.zip")
     unpacked, zipped = find_cases("isles", folder), find_cases("isles", tmp_path / "zipped")
-    assert [case.case_id for case in unpacked] == ["case_1", "case_10", "case_2"]      # plain string order
-    assert [(c.case_id, c.patient_id, c.source) for c in unpacked] == [(c.case_id, c.patient_id, c.source) for c in zipped]
+    assert [case.case_id for case in unpacked] == ["case_1", "case_10", "case_2"]  # plain string order
+    assert [(c.case_id, c.patient_id, c.source) for c in unpacked] == [
+        (c.case_id, c.patient_id, c.source) for c in zipped
+    ]
     for one, other in zip(unpacked, zipped, strict=True):
         a, b = read_case("isles", one), read_case("isles", other)
         assert np.array_equal(a.image, b.image) and np.array_equal(a.label, b.label) and a.spacing == b.spacing
@@ -38,7 +40,11 @@ def test_isles_values_channels_patients_and_spacing(tmp_path):
     # The affine is the identity: the spacing must come from the zooms.
     assert np.array_equal(nib.load(isles_path(tmp_path / "raw", "case_1", "CT")).affine, np.eye(4))
     assert volume.spacing == pytest.approx((0.9, 0.8, 5.0))
-    assert {case.case_id: case.patient_id for case in cases} == {"case_1": "Train_01", "case_2": "Train_01", "case_10": "Train_02"}
+    assert {case.case_id: case.patient_id for case in cases} == {
+        "case_1": "Train_01",
+        "case_2": "Train_01",
+        "case_10": "Train_02",
+    }
 
 
 def test_isles_old_names_and_junk(tmp_path):
@@ -55,7 +61,7 @@ def test_isles_old_names_and_junk(tmp_path):
     (label.parent / f"._{label.name}").write_bytes(b"resource fork")
     shutil.copytree(root / "TRAINING" / "case_1", root / "TESTING" / "case_1")
     (root / "ISLES2018_Testing.zip").write_bytes(b"a broken download that nobody needs")
-    case, = find_cases("isles", root)
+    (case,) = find_cases("isles", root)
     assert read_case("isles", case).image.shape == (5, 16, 20, 3)
 
 

@@ -32,7 +32,7 @@ def results(sliced, tmp_path_factory):
 def test_metrics_are_medpys_on_the_saved_predictions(results, sliced):
     scored = 0
     for path in sorted(results.glob("*/*/metrics.csv")):
-        row, = csv.DictReader(path.open())
+        (row,) = csv.DictReader(path.open())
         image = nib.load(path.parent / "predictions" / f"{row['case_id']}.nii.gz")
         prediction = np.asarray(image.dataobj) == 1
         files = sorted((sliced / "val" / "label").glob(f"{row['case_id']}_*.npy"))
@@ -60,6 +60,7 @@ def test_a_picture_and_curves_have_content(results):
 
 # Tables from metrics files made by hand -----------------------------------------------------------------------------
 
+
 def write_run(folder, rows, settings):
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"settings": {"data_fingerprint": "f", **settings}}))
@@ -79,7 +80,9 @@ def handmade(tmp_path):
     write_run(root / "gdl" / "seed0", [case("1", 0.4, 2.0), case("2", 0.0, 30.0, n_pred=0)], {"seed": 0, "lr": 0.001})
     write_run(root / "gdl" / "seed1", [case("1", 0.5, 4.0), case("2", 0.5, 8.0)], {"seed": 1, "lr": 0.001})
     write_run(root / "focal" / "seed0", [case("1", 0.9, 1.0), case("2", 0.7, 2.0)], {"seed": 0, "lr": 0.001})
-    write_run(root / "boundary" / "seed0", [case("1", 0.0, 30.0, n_pred=0), case("2", 0.0, 30.0, n_pred=0)], {"seed": 0})
+    write_run(
+        root / "boundary" / "seed0", [case("1", 0.0, 30.0, n_pred=0), case("2", 0.0, 30.0, n_pred=0)], {"seed": 0}
+    )
     return root
 
 
@@ -95,9 +98,17 @@ def test_mean_and_sd_over_seeds_beside_the_published_figure(handmade, capsys):
     assert rows["focal"]["dsc_sd"] == "" and rows["boundary"]["collapsed"] == "True"
     assert rows["hausdorff"]["dsc"] == "" and rows["hausdorff"]["seeds"] == ""
     text = capsys.readouterr().out
-    lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines() if "|" in line}
+    lines = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in text.splitlines()
+        if "|" in line
+    }
     assert lines["gdl"] == ["0.350 (0.212)", "11.00 (7.07)", "0.511 (0.016)", "5.320 (1.742)", "2", "1 of 4", "0 of 4"]
-    assert lines["focal"][:2] == ["**0.800**", "**1.50**"] and lines["boundary"][:3] == ["0.000", "collapsed (2 missed)", "NA"]
+    assert lines["focal"][:2] == ["**0.800**", "**1.50**"] and lines["boundary"][:3] == [
+        "0.000",
+        "collapsed (2 missed)",
+        "NA",
+    ]
     assert "no run" in lines["hausdorff"]
 
 
@@ -107,7 +118,7 @@ def test_slices_weigh_alike_beside_midls_figures(handmade):
         header = "case_id,class,n_slices,n_empty_slices,dsc,hd95_mm,hd_mm,class_index"
         (handmade / "gdl" / seed / "metrics_2d.csv").write_text("\n".join([header, *rows, ""]))
     text = tables.write_table(handmade, ["gdl"], "midl", "slice")
-    row, = csv.DictReader((handmade / "midl.csv").open())
+    (row,) = csv.DictReader((handmade / "midl.csv").open())
     # Seed means (30 x 0.2 + 10 x 0.8) / 40 = 0.35 and 0.4.
     assert float(row["dsc"]) == pytest.approx(0.375) and row["published_hd_mm"] == "4.009" and "4.009 (0.016)" in text
     with pytest.raises(InputError, match="expected a metrics_2d.csv, found none"):
@@ -134,16 +145,30 @@ def change_settings(folder, **settings):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize(("damage", "named"), [
-    (lambda root: change_settings(root / "gdl" / "seed1", lr=0.1), "seed1.*found lr 0.1 instead of 0.001"),
-    (lambda root: change_settings(root / "focal" / "seed0", data_fingerprint="g"), "a run on other data"),
-    (lambda root: (root / "gdl" / "seed0" / "config.json").unlink(), "config.json"),
-    (lambda root: (root / "gdl" / "seed0" / "metrics.csv").write_text("case_id,class\n1,lesion\n"), "expected a column dsc"),
-    (lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
-        "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n1,lesion,high,1,1,1,1\n"), "expected numbers in dsc"),
-    (lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
-        "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n1,lesion,1,1,1,1,1\n3,lesion,1,1,1,1,1\n"), "found 2 in only one"),
-])
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda root: change_settings(root / "gdl" / "seed1", lr=0.1), "seed1.*found lr 0.1 instead of 0.001"),
+        (lambda root: change_settings(root / "focal" / "seed0", data_fingerprint="g"), "a run on other data"),
+        (lambda root: (root / "gdl" / "seed0" / "config.json").unlink(), "config.json"),
+        (
+            lambda root: (root / "gdl" / "seed0" / "metrics.csv").write_text("case_id,class\n1,lesion\n"),
+            "expected a column dsc",
+        ),
+        (
+            lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
+                "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n1,lesion,high,1,1,1,1\n"
+            ),
+            "expected numbers in dsc",
+        ),
+        (
+            lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
+                "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n1,lesion,1,1,1,1,1\n3,lesion,1,1,1,1,1\n"
+            ),
+            "found 2 in only one",
+        ),
+    ],
+)
 def test_runs_that_do_not_belong_together_are_named(handmade, damage, named):
     damage(handmade)
     with pytest.raises(InputError, match=named):

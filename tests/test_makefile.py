@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = ['SLICE_ARGS=--size 32 --val 1', 'ARGS=--width 16 --epochs 2', "SEEDS=0 1"]
+TINY = ["SLICE_ARGS=--size 32 --val 1", "ARGS=--width 16 --epochs 2", "SEEDS=0 1"]
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +30,33 @@ def project(tmp_path_factory):
     python.chmod(0o755)
     (folder / ".venv" / ".ready").touch()
     for name, cases in (("isles", "3"), ("wmh", "3")):
-        subprocess.run([python, "scripts/phantom.py", name, "--out", f"raw/{name}", "--cases", cases, "--slices", "3",
-                        "--in-plane", "48"], cwd=folder, check=True, capture_output=True)
+        subprocess.run(
+            [
+                python,
+                "scripts/phantom.py",
+                name,
+                "--out",
+                f"raw/{name}",
+                "--cases",
+                cases,
+                "--slices",
+                "3",
+                "--in-plane",
+                "48",
+            ],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        )
     return folder
 
 
 def make(project, *arguments):
     # Variables of a make around this test run must not reach the one inside.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-    return subprocess.run(["make", *arguments], cwd=project, capture_output=True, text=True,
-                          env={**inherited, "OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        ["make", *arguments], cwd=project, capture_output=True, text=True, env={**inherited, "OMP_NUM_THREADS": "1"}
+    )
 
 
 @pytest.mark.slow
@@ -49,7 +66,7 @@ def test_from_zips_to_a_table(project, dataset):
     done = make(project, "-j2", *(f"{dataset}-{row}" for row in rows), f"RAW=raw/{dataset}", *TINY)
     assert done.returncode == 0, done.stderr
     for row in rows:
-        line, = csv.DictReader((project / "results" / dataset / f"{row}.csv").open())
+        (line,) = csv.DictReader((project / "results" / dataset / f"{row}.csv").open())
         assert line["seeds"] == "0 1" and line["cases"] == "1" and 0 <= float(line["dsc"]) <= 1
         assert float(line["published_dsc"]) > 0.5 and line["published_source"] == "MedIA 2021"
     stamps = {path: path.stat().st_mtime_ns for path in (project / "results" / dataset).rglob("*") if path.is_file()}
@@ -75,9 +92,19 @@ def test_a_failed_row_is_not_taken_for_a_finished_one(project):
 
 @pytest.mark.slow
 def test_a_sweep_of_alpha_leaves_a_table_and_curves(project):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEEDS": "0", "STRATEGIES": "increase", "RAW": "raw/isles",
-                   "SLICE_ARGS": "--size 32 --val 1", "ARGS": "--width 16 --epochs 2", "JOBS": "2"}
-    done = subprocess.run(["scripts/sweep_alpha.sh", "isles", "0.3"], cwd=project, capture_output=True, text=True, env=environment)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "SEEDS": "0",
+        "STRATEGIES": "increase",
+        "RAW": "raw/isles",
+        "SLICE_ARGS": "--size 32 --val 1",
+        "ARGS": "--width 16 --epochs 2",
+        "JOBS": "2",
+    }
+    done = subprocess.run(
+        ["scripts/sweep_alpha.sh", "isles", "0.3"], cwd=project, capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
     rows = [row["row"] for row in csv.DictReader((project / "results" / "isles" / "sweep.csv").open())]
     assert rows == ["gdl", "gdl-boundary-constant-0.3", "gdl-boundary-increase"]
@@ -86,9 +113,14 @@ def test_a_sweep_of_alpha_leaves_a_table_and_curves(project):
     assert (project / "results" / "isles" / "sweep-curves.pdf").exists()
 
 
-@pytest.mark.parametrize(("arguments", "found"), [
-    (["isles"], "found 1 arguments"), (["isles", "0.1 high"], "found high"), (["isles", "1e-3"], "found 1e-3"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["isles"], "found 1 arguments"),
+        (["isles", "0.1 high"], "found high"),
+        (["isles", "1e-3"], "found 1e-3"),
+    ],
+)
 def test_a_sweep_refuses_what_is_no_list_of_numbers(project, arguments, found):
     failed = subprocess.run(["scripts/sweep_alpha.sh", *arguments], cwd=project, capture_output=True, text=True)
     assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and found in failed.stderr
@@ -118,7 +150,9 @@ def test_every_row_of_every_table_has_flags_that_train_accepts(project):
     rows = dict(re.findall(r"^ROW_(\S+)\s*:= (.+)$", text, re.MULTILINE))
     for name, flags in rows.items():
         args = train.parse(["--data", "d", "--out", "o", *flags.split()])
-        assert ("boundary" in name) == (args.contour == "boundary") and ("hausdorff" in name) == (args.contour == "hausdorff")
+        assert ("boundary" in name) == (args.contour == "boundary") and ("hausdorff" in name) == (
+            args.contour == "hausdorff"
+        )
         assert (args.maps == "3d") == name.endswith("-3d")
     # Every row of the papers' tables has a target of its name.
     for table, prefix in (("media2021_table1", ""), ("media2021_table3", ""), ("midl2019_table1", "midl-")):

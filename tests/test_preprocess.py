@@ -51,14 +51,14 @@ def test_maps_are_scipys(sliced):
     spacing = (0.45, 0.5, 5.0)
     for row in csv.DictReader((sliced / "cases.csv").open()):
         folder = sliced / row["split"]
-        label = slices(folder, row["case_id"], "label")                                  # (Z, X, Y)
+        label = slices(folder, row["case_id"], "label")  # (Z, X, Y)
         for k in (0, 1):
-            in_3d = signed_distance(np.moveaxis(label == k, 0, -1), spacing)             # (X, Y, Z)
+            in_3d = signed_distance(np.moveaxis(label == k, 0, -1), spacing)  # (X, Y, Z)
             stored = np.moveaxis(slices(folder, row["case_id"], "phi3d")[:, k], 0, -1)
             assert np.allclose(stored, in_3d, rtol=1e-3, atol=1e-3)
             in_2d = np.stack([signed_distance(one == k, spacing[:2]) for one in label])
             assert np.allclose(slices(folder, row["case_id"], "phi2d")[:, k], in_2d, rtol=1e-3, atol=1e-3)
-        assert not slices(folder, row["case_id"], "phi2d")[0].any()                       # no lesion there: zero map
+        assert not slices(folder, row["case_id"], "phi2d")[0].any()  # no lesion there: zero map
 
 
 def test_scaling_is_by_each_whole_volume(tmp_path):
@@ -66,7 +66,7 @@ def test_scaling_is_by_each_whole_volume(tmp_path):
     scaled = preprocess.scale(raw.image)
     for before, after in zip(raw.image.astype(np.float64), scaled, strict=True):
         assert np.allclose(after, (before - before.min()) / (before.max() - before.min()), atol=1e-6)
-    assert scaled[0, :, :, 0].max() < 1 or scaled[0, :, :, 1].max() < 1                  # not slice by slice
+    assert scaled[0, :, :, 0].max() < 1 or scaled[0, :, :, 1].max() < 1  # not slice by slice
 
 
 def test_resize_is_linear_without_antialiasing():
@@ -97,7 +97,9 @@ def test_the_authors_split_of_wmh():
 
 
 def test_split_by_patient_keeps_patients_whole():
-    cases = [Case(f"case_{n}", f"Train_{n // 2:02d}" if n < 30 else f"Train_{n}", (), RawFile(ROOT), "") for n in range(40)]
+    cases = [
+        Case(f"case_{n}", f"Train_{n // 2:02d}" if n < 30 else f"Train_{n}", (), RawFile(ROOT), "") for n in range(40)
+    ]
     for seed in range(5):
         validation = preprocess.split_by_patient(cases, 7, seed)
         assert 6 <= len(validation) <= 7
@@ -105,16 +107,30 @@ def test_split_by_patient_keeps_patients_whole():
         assert not patients[True] & patients[False]
 
 
-@pytest.mark.parametrize(("name", "text"), [
-    ("split.json", '{"train": ["case_1"], "val": ["case_10"]}'),
-    ("split.csv", "case_id,split\ncase_1,train\ncase_10,val\n"),
-    ("split.txt", "# validation\ncase_10\n"),
-])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("split.json", '{"train": ["case_1"], "val": ["case_10"]}'),
+        ("split.csv", "case_id,split\ncase_1,train\ncase_10,val\n"),
+        ("split.txt", "# validation\ncase_10\n"),
+    ],
+)
 def test_split_files(tmp_path, name, text, capsys):
     (tmp_path / name).write_text(text)
     make_isles(tmp_path / "raw")
-    preprocess.main(["isles", "--source", str(tmp_path / "raw"), "--dest", str(tmp_path / "out"), "--size", "16",
-                     "--split", str(tmp_path / name)])
+    preprocess.main(
+        [
+            "isles",
+            "--source",
+            str(tmp_path / "raw"),
+            "--dest",
+            str(tmp_path / "out"),
+            "--size",
+            "16",
+            "--split",
+            str(tmp_path / name),
+        ]
+    )
     rows = {row["case_id"]: row["split"] for row in csv.DictReader((tmp_path / "out" / "cases.csv").open())}
     assert rows == {"case_1": "train", "case_10": "val", **({"case_2": "train"} if name == "split.txt" else {})}
     assert ("in neither list" in capsys.readouterr().out) == (name != "split.txt")
@@ -123,8 +139,21 @@ def test_split_files(tmp_path, name, text, capsys):
 def test_one_process_or_two_give_the_same(tmp_path):
     make_wmh(tmp_path / "raw")
     for jobs in (1, 2):
-        preprocess.main(["wmh", "--source", str(tmp_path / "raw"), "--dest", str(tmp_path / f"out{jobs}"), "--size", "16",
-                         "--val", "1", "--jobs", str(jobs)])
+        preprocess.main(
+            [
+                "wmh",
+                "--source",
+                str(tmp_path / "raw"),
+                "--dest",
+                str(tmp_path / f"out{jobs}"),
+                "--size",
+                "16",
+                "--val",
+                "1",
+                "--jobs",
+                str(jobs),
+            ]
+        )
     assert tree(tmp_path / "out1") == tree(tmp_path / "out2")
     for path in tree(tmp_path / "out1"):
         if (tmp_path / "out1" / path).is_file():
@@ -134,8 +163,21 @@ def test_one_process_or_two_give_the_same(tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path):
     make_isles(tmp_path / "raw", cases=[f"case_{n}" for n in range(1, 7)], shape=(64, 64, 22))
-    command = [sys.executable, str(ROOT / "preprocess.py"), "isles", "--source", str(tmp_path / "raw"),
-               "--dest", str(tmp_path / "data" / "isles"), "--val", "2", "--jobs", "2", "--size", "256"]
+    command = [
+        sys.executable,
+        str(ROOT / "preprocess.py"),
+        "isles",
+        "--source",
+        str(tmp_path / "raw"),
+        "--dest",
+        str(tmp_path / "data" / "isles"),
+        "--val",
+        "2",
+        "--jobs",
+        "2",
+        "--size",
+        "256",
+    ]
     for sent in (signal.SIGTERM, signal.SIGKILL):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         partial = tmp_path / "data" / ".isles.partial"
@@ -146,8 +188,8 @@ def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path):
         os.kill(process.pid, sent)
         process.wait()
         assert not (tmp_path / "data" / "isles").exists()
-        assert partial.exists() == (sent == signal.SIGKILL)      # a terminated run cleans up after itself
-        time.sleep(1.0)                                          # orphaned workers notice and leave
+        assert partial.exists() == (sent == signal.SIGKILL)  # a terminated run cleans up after itself
+        time.sleep(1.0)  # orphaned workers notice and leave
     subprocess.run(command, check=True, capture_output=True)
     assert len(list((tmp_path / "data" / "isles").rglob("*.npy"))) == 6 * 22 * 4
     assert os.listdir(tmp_path / "data") == ["isles"]
@@ -158,11 +200,36 @@ UTRECHT = (0, 2, 4, 6, 8, 11, 17, 19, 21, 23, 25, 27, 29, 31, 33, 35, 37, 39, 41
 SINGAPORE = range(50, 70)
 GE3T = (100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 112, 113, 114, 115, 116, 126, 132, 137, 138)
 EXPECTED_ISLES = {
-    "case_54", "case_58", "case_14", "case_4", "case_69", "case_66", "case_56", "case_44",
-    "case_65", "case_50", "case_77", "case_34", "case_68", "case_25", "case_42", "case_20",
-    "case_81", "case_39", "case_71", "case_91",
+    "case_54",
+    "case_58",
+    "case_14",
+    "case_4",
+    "case_69",
+    "case_66",
+    "case_56",
+    "case_44",
+    "case_65",
+    "case_50",
+    "case_77",
+    "case_34",
+    "case_68",
+    "case_25",
+    "case_42",
+    "case_20",
+    "case_81",
+    "case_39",
+    "case_71",
+    "case_91",
 }
 EXPECTED_WMH = {
-    "65", "2", "6", "67", "23", "101", "115", "35",
-    "33", "21",
+    "65",
+    "2",
+    "6",
+    "67",
+    "23",
+    "101",
+    "115",
+    "35",
+    "33",
+    "21",
 }

@@ -31,13 +31,23 @@ def parse(sliced, out, *flags):
 
 def test_a_run_leaves_what_it_promises(sliced, tmp_path):
     log = run(sliced, tmp_path / "run", "--contour", "boundary")
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.json", "env.json", "log.csv", "best.pt", "last.pt"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "config.json",
+        "env.json",
+        "log.csv",
+        "best.pt",
+        "last.pt",
+    }
     assert tuple(log[0]) == engine.LOG_COLUMNS and [row["epoch"] for row in log] == ["0", "1", "2"]
     assert [float(row["contour_weight"]) for row in log] == pytest.approx([0.01, 0.02, 0.03])
     for row in log:
-        weights, terms = ([float(row[name]) for name in names] for names in
-                          (("region_weight", "contour_weight"), ("train_region", "train_contour")))
-        assert sum(weights) == pytest.approx(1) and float(row["train_loss"]) == pytest.approx(np.dot(weights, terms), rel=1e-4)
+        weights, terms = (
+            [float(row[name]) for name in names]
+            for names in (("region_weight", "contour_weight"), ("train_region", "train_contour"))
+        )
+        assert sum(weights) == pytest.approx(1) and float(row["train_loss"]) == pytest.approx(
+            np.dot(weights, terms), rel=1e-4
+        )
     env = json.loads((tmp_path / "run" / "env.json").read_text())
     assert env["packages"]["torch"] == torch.__version__.split("+")[0] or env["packages"]["torch"] == torch.__version__
     assert {"command", "git_commit", "git_diff", "processor", "cores", "device"} <= set(env)
@@ -53,7 +63,9 @@ def test_the_logged_validation_is_that_of_independent_code(sliced, tmp_path):
     prediction, reference = logits.argmax(1).numpy() == 1, val.label.numpy() == 1
     if prediction.any():
         assert float(log[0]["val_dsc_3d"]) == pytest.approx(binary.dc(prediction, reference), abs=1e-6)
-        assert float(log[0]["val_hd95_3d_mm"]) == pytest.approx(binary.hd95(prediction, reference, (5.0, 0.45, 0.5)), abs=1e-3)
+        assert float(log[0]["val_hd95_3d_mm"]) == pytest.approx(
+            binary.hd95(prediction, reference, (5.0, 0.45, 0.5)), abs=1e-3
+        )
     slices = [1.0 if not (p.any() or r.any()) else binary.dc(p, r) for p, r in zip(prediction, reference, strict=True)]
     assert float(log[0]["val_dsc"]) == pytest.approx(np.mean(slices), abs=1e-6)
     region, contour = GeneralizedDice()(logits, val.label.long()), Boundary()(logits, val.maps.float())
@@ -69,7 +81,9 @@ def test_a_loss_alone_has_weight_one(sliced, tmp_path, region, contour, weights)
 
 
 def test_the_2d_and_the_3d_map_train_differently(sliced, tmp_path):
-    logs = [run(sliced, tmp_path / maps, "--contour", "boundary", "--maps", maps, "--epochs", "1") for maps in ("2d", "3d")]
+    logs = [
+        run(sliced, tmp_path / maps, "--contour", "boundary", "--maps", maps, "--epochs", "1") for maps in ("2d", "3d")
+    ]
     assert logs[0][0]["train_contour"] != logs[1][0]["train_contour"]
 
 
@@ -87,7 +101,10 @@ def weights(folder, name="last"):
 def test_the_same_seed_gives_the_same_run_and_another_does_not(sliced, tmp_path):
     logs = [run(sliced, tmp_path / name, "--seed", seed) for name, seed in (("a", "0"), ("b", "0"), ("c", "1"))]
     assert same(logs[0], logs[1]) and not same(logs[0], logs[2])
-    assert all(torch.equal(x, y) for x, y in zip(weights(tmp_path / "a").values(), weights(tmp_path / "b").values(), strict=True))
+    assert all(
+        torch.equal(x, y)
+        for x, y in zip(weights(tmp_path / "a").values(), weights(tmp_path / "b").values(), strict=True)
+    )
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(sliced, tmp_path, monkeypatch):
@@ -106,7 +123,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(sliced, tmp_path, monkeypatch):
     resumed = run(sliced, tmp_path / "stopped", "--contour", "boundary", "--resume")
     assert same(whole, resumed)
     for name in ("last", "best"):
-        pairs = zip(weights(tmp_path / "whole", name).values(), weights(tmp_path / "stopped", name).values(), strict=True)
+        pairs = zip(
+            weights(tmp_path / "whole", name).values(), weights(tmp_path / "stopped", name).values(), strict=True
+        )
         assert all(torch.equal(x, y) for x, y in pairs)
 
 
@@ -119,13 +138,16 @@ def test_a_finished_run_is_left_alone_and_a_longer_one_goes_on(sliced, tmp_path)
     assert same(longer, run(sliced, tmp_path / "fresh", "--epochs", "4"))
 
 
-@pytest.mark.parametrize(("flags", "named"), [
-    (("--resume", "--lr", "0.5"), "lr 0.5, found one with 0.001"),
-    (("--resume", "--seed", "4"), "seed 4, found one with 0"),
-    (("--resume", "--epochs", "2"), "epochs 2, found one with 3"),
-    (("--lr", "0.5"), "lr 0.5"),
-    ((), "--resume goes on with it"),
-])
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (("--resume", "--lr", "0.5"), "lr 0.5, found one with 0.001"),
+        (("--resume", "--seed", "4"), "seed 4, found one with 0"),
+        (("--resume", "--epochs", "2"), "epochs 2, found one with 3"),
+        (("--lr", "0.5"), "lr 0.5"),
+        ((), "--resume goes on with it"),
+    ],
+)
 def test_a_run_of_other_settings_is_refused_and_kept(sliced, tmp_path, flags, named):
     run(sliced, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
@@ -183,10 +205,10 @@ def test_the_reference_protocol_switches_every_departure_on(sliced, tmp_path):
     assert flags("--protocol", "reference") == ("reference",) * 2 + ("slice",) + ("reference",) * 3
     assert flags("--protocol", "reference", "--selection", "volume")[2] == "volume"
     assert flags("--lr-rule", "reference") == ("rebalance", "reference", "volume", "paper", "paper", "largest")
-    assert flags("--protocol", "reference", "--alpha", "increase")[0] == "reference"                 # R2
+    assert flags("--protocol", "reference", "--alpha", "increase")[0] == "reference"  # R2
     assert flags("--protocol", "reference", "--alpha", "constant")[0] == "constant"
     hausdorff = parse(sliced, tmp_path / "run", "--protocol", "reference", "--contour", "hausdorff")
-    assert (hausdorff.alpha, hausdorff.alpha_start) == ("constant", 0.1)                             # R9
+    assert (hausdorff.alpha, hausdorff.alpha_start) == ("constant", 0.1)  # R9
 
 
 def test_a_run_of_the_reference_protocol(sliced, tmp_path):
@@ -207,8 +229,21 @@ def test_reference_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path
     make_isles(tmp_path / "raw")
     loaded = []
     for convention in ("paper", "reference"):
-        preprocess.main(["isles", "--source", str(tmp_path / "raw"), "--dest", str(tmp_path / convention), "--size", "32",
-                         "--val", "1", "--distance-map", convention])
+        preprocess.main(
+            [
+                "isles",
+                "--source",
+                str(tmp_path / "raw"),
+                "--dest",
+                str(tmp_path / convention),
+                "--size",
+                "32",
+                "--val",
+                "1",
+                "--distance-map",
+                convention,
+            ]
+        )
         meta = dataloader.read_meta(tmp_path / convention)
         loaded.append(dataloader.load_slices(meta, "train", maps=maps, convention="reference").maps)
     stored = dataloader.load_slices(meta, "train", maps=maps).maps
