@@ -88,6 +88,8 @@ def choose_cases(first: Run, last: Run) -> list[tuple[str, str]]:
     gain = gain[sized > 0].sort_values()
     if gain.empty:
         raise InputError(f"{last.folder}: expected a validation case with a lesion, found none")
+    if len(gain) == 1:
+        return [("the only case", str(gain.index[0]))]
     places = {"best gain": len(gain) - 1, "median gain": len(gain) // 2, "worst": 0}
     chosen: dict[str, str] = {}
     for title, place in places.items():
@@ -109,7 +111,7 @@ def write_pictures(results: Path, rows: Sequence[str], name: str, *, seed: int =
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(
             len(cases), len(rows) + 1, squeeze=False, layout="constrained",
-            figsize=(2.1 * (len(rows) + 1), 2.3 * len(cases)),
+            figsize=(2.1 * (len(rows) + 1), 2.25 * len(cases) + 0.35),
         )
         for panels, (title, case_id) in zip(axes, cases, strict=True):
             draw_case(panels, title, case_id, runs)
