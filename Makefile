@@ -24,12 +24,15 @@ READY := $(VENV)/.ready
 ROWS := $(sort $(patsubst ROW_%,%,$(filter ROW_%,$(.VARIABLES))))
 TABLES := $(sort $(patsubst TABLE_%,%,$(filter TABLE_%,$(.VARIABLES))))
 DEMO_ROWS := gdl gdl-boundary
-DEMO_SEEDS := 0
+# Three seeds are for tables; the demo shows one unless told otherwise.
+DEMO_SEEDS := $(if $(filter file,$(origin SEEDS)),0,$(SEEDS))
 
 # The metrics of a row of a data set, all seeds: $(call metrics,isles,gdl)
 metrics = $(foreach seed,$(SEEDS),results/$(1)/$(2)/seed$(seed)/metrics.csv)
-# The rows of a data set that have a finished run: $(call finished,isles)
-finished = $(foreach row,$(ROWS),$(if $(wildcard results/$(1)/$(row)/seed*/metrics.csv),$(row)))
+# The rows of a data set that have a finished run of a seed: $(call finished,isles,*)
+finished = $(strip $(foreach row,$(ROWS),$(if $(wildcard results/$(1)/$(row)/seed$(2)/metrics.csv),$(row))))
+# The rows and tables of a data set among the goals: figures beside them wait for them under -j.
+wanted = $(filter $(addprefix $(1)-,$(ROWS) $(TABLES)),$(MAKECMDGOALS))
 
 .PHONY: help
 help: ## every target, one line each
@@ -98,17 +101,23 @@ $(1)-data: data/$(1)/meta.json
 
 # preprocess.py gives the folder its name when it is whole; order-only, because it refuses to slice over an old one.
 data/$(1)/meta.json: | $(READY) $(if $(filter %-demo,$(1)),data/raw/$(1))
-	$$(PY) preprocess.py $(1) --source "$$(or $$(RAW),data/raw/$(1))" --dest data/$(1) $$(SLICE_$(1)) $$(SLICE_ARGS)
+	$$(PY) preprocess.py $(1) --source "$(if $(filter %-demo,$(1)),data/raw/$(1),$$(or $$(RAW),data/raw/$(1)))" --dest data/$(1) $$(SLICE_$(1)) $$(SLICE_ARGS)
 
-$(1)-curves: | $(READY)
-	@$$(PY) eval.py curves results/$(1) --rows $$(or $$(call finished,$(1)),gdl) --name curves
+$(1)-curves: | $(READY) $(call wanted,$(1))
+	@$$(PY) eval.py curves results/$(1) --rows $$(or $$(call finished,$(1),*),gdl) --name curves
 
-$(1)-pictures: | $(READY)
-	@$$(PY) eval.py pictures results/$(1) --rows $$(or $$(call finished,$(1)),gdl) --name pictures --seed $$(firstword $$(SEEDS))
+$(1)-pictures: | $(READY) $(call wanted,$(1))
+	@$$(PY) eval.py pictures results/$(1) --rows $$(or $$(call finished,$(1),$$(firstword $$(SEEDS))),gdl) --name pictures --seed $$(firstword $$(SEEDS))
 
 $(1)-%:
 	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(TABLES), found $$*" >&2; exit 2
 endef
+
+# Holds the seeds of the last make: where they change, tables are made anew, and only then.
+results/.seeds: FORCE
+	@mkdir -p results; printf '%s\n' "$(SEEDS)" | cmp -s - $@ || printf '%s\n' "$(SEEDS)" > $@
+.PHONY: FORCE
+FORCE:
 
 # $(call row,D,R): the runs of row R on data set D. A killed run goes on where it stopped; metrics.csv comes last.
 define row
@@ -116,8 +125,8 @@ define row
 $(1)-$(2): results/$(1)/$(2).md
 	@cat $$<
 
-results/$(1)/$(2).md: $$(call metrics,$(1),$(2))
-	@$$(PY) eval.py table results/$(1) --rows $(2) --name $(2) > /dev/null
+results/$(1)/$(2).md: $$(call metrics,$(1),$(2)) results/.seeds
+	@$$(PY) eval.py table results/$(1) --rows $(2) --name $(2) --seeds $$(SEEDS) $$(FLAGS_$(2)) > /dev/null
 
 results/$(1)/$(2)/seed%/metrics.csv: | $(READY) data/$(1)/meta.json
 	$$(PY) train.py --data data/$(1) --out $$(@D) $$(ROW_$(2)) $$(TRAIN_$(1)) --seed $$* --device $$(DEVICE) --resume $$(ARGS)
@@ -130,8 +139,8 @@ define table
 $(1)-$(2): results/$(1)/$(2).md
 	@cat $$<
 
-results/$(1)/$(2).md: $$(foreach row,$$(TABLE_$(2)),$$(call metrics,$(1),$$(row)))
-	@$$(PY) eval.py table results/$(1) --rows $$(TABLE_$(2)) --name $(2) $$(FLAGS_$(2)) > /dev/null
+results/$(1)/$(2).md: $$(foreach row,$$(TABLE_$(2)),$$(call metrics,$(1),$$(row))) results/.seeds
+	@$$(PY) eval.py table results/$(1) --rows $$(TABLE_$(2)) --name $(2) --seeds $$(SEEDS) $$(FLAGS_$(2)) > /dev/null
 endef
 
 $(foreach d,$(DATASETS),$(eval $(call dataset,$(d))))

@@ -1,6 +1,7 @@
 """Sliced data set -> memory-resident tensors -> batches."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +50,9 @@ class Batch:
     maps: Tensor | None  # (B, K, H, W) float32
     spacing: Tensor     # (B, 2) float32, mm
 
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(t if t is None else t.to(device) for t in (self.image, self.label, self.maps, self.spacing)))
+
 
 @dataclass(frozen=True)
 class Slices:
@@ -56,7 +60,7 @@ class Slices:
 
     image: Tensor       # (N, C, H, W) float16
     label: Tensor       # (N, H, W) uint8
-    maps: Tensor | None  # (N, K, H, W) float16: signed distances in mm, or a region-wise map
+    maps: Tensor | None  # (N, K, H, W): signed distances in mm (float16), or a region-wise map (float32)
     spacing: Tensor     # (N, 2) float32, mm
     cases: tuple[Case, ...]
     names: tuple[str, ...]
@@ -65,6 +69,10 @@ class Slices:
         return len(self.names)
 
     def to(self, device: torch.device) -> "Slices":
+        """The slices on ``device``, or where they are if they would fill more than half of its free memory."""
+        size = sum(t.numel() * t.element_size() for t in (self.image, self.label, self.maps) if t is not None)
+        if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] / 2:
+            return self
         tensors = {name: getattr(self, name) for name in ("image", "label", "maps", "spacing")}
         return replace(self, **{name: t if t is None else t.to(device) for name, t in tensors.items()})
 
@@ -93,9 +101,9 @@ def read_meta(root: Path) -> Meta:
     if meta.get("format") != FORMAT:
         raise InputError(f"{root / 'meta.json'}: expected format {FORMAT}, found {meta.get('format')}; slice again")
     rows = read_rows(root / "cases.csv", ("case_id", "split", *CASE_NUMBERS))
-    digest = hashlib.sha256()
-    for name in ("meta.json", "cases.csv"):
-        digest.update((root / name).read_bytes())
+    # What was sliced and how, not with which versions: the same slices made anew are the same data.
+    described = json.dumps({key: value for key, value in meta.items() if key != "versions"}, sort_keys=True)
+    digest = hashlib.sha256(described.encode() + (root / "cases.csv").read_bytes())
     try:
         return Meta(
             root=root,
@@ -157,7 +165,7 @@ def load_slices(meta: Meta, part: str, *, maps: str | None = None, convention: s
 
 
 def computed_maps(label: Tensor, cases: tuple[Case, ...], classes: int, maps: str, convention: str | None) -> Tensor:
-    """Maps (N, K, H, W) float16 of labels (N, H, W) that are not on the disk."""
+    """Maps (N, K, H, W) of labels (N, H, W) that are not on the disk: signed distances float16, others float32."""
     found, start = [], 0
     for case in progress(cases, desc="distance maps", unit="case", leave=False):
         volume = label[start : start + case.n_slices].numpy()                                       # (Z, H, W)
@@ -169,7 +177,8 @@ def computed_maps(label: Tensor, cases: tuple[Case, ...], classes: int, maps: st
             found.extend(distance_maps(one, classes, case.spacing[:2], convention=convention) for one in volume)
         else:
             found.extend(region_wise_map(one, classes, maps, spacing=case.spacing[:2]) for one in volume)
-    return torch.from_numpy(np.stack(found)).half()
+    # Squared distances are beyond float16.
+    return torch.from_numpy(np.stack(found).astype(np.float16 if maps.startswith("phi") else np.float32))
 
 
 def read_slice(path: Path, out: np.ndarray) -> None:
@@ -192,7 +201,7 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator)
 
 
-def batches(slices: Slices, order: Tensor, batch_size: int) -> Iterator[Batch]:
-    """The batches of one epoch; the last one may be smaller."""
+def batches(slices: Slices, order: Tensor, batch_size: int, device: torch.device) -> Iterator[Batch]:
+    """The batches of one epoch on ``device``; the last one may be smaller."""
     for index in order.to(slices.label.device).split(batch_size):
-        yield slices.batch(index)
+        yield slices.batch(index).to(device)

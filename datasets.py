@@ -250,6 +250,8 @@ def read_case(name: str, case: Case) -> Volume:
 def read_nifti(case_id: str, file: RawFile) -> tuple[np.ndarray, tuple[float, float, float]]:
     """Voxels (X, Y, Z) float32 and pixdim in mm; not the affine, which is the identity in ISLES 2018."""
     content = file.read()
+    if len(content) < 348:
+        raise InputError(f"{case_id}: expected a whole NIfTI file, found {len(content)} bytes in {file}")
     try:
         # Unchecked, because nibabel's check makes 1 mm of a spacing of 0.
         zooms = tuple(round(float(zoom), 6) for zoom in nib.Nifti1Header(content[:348], check=False)["pixdim"][1:4])

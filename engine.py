@@ -20,6 +20,7 @@ from losses import CONTOUR_LOSSES, REGION_LOSSES
 from metrics import dsc_from_counts, hd95, intersection_and_sizes
 from networks import NETWORKS
 from utils import (
+    InputError,
     StoppedError,
     load_checkpoint,
     progress,
@@ -97,7 +98,7 @@ class Trainer:
         weights = self.objective.weights(self.schedule, epoch)
         order = epoch_order(len(self.train), seed=self.args.seed, epoch=epoch)
         losses, counts = [], []
-        for batch in batches(self.train, order, self.args.batch_size):
+        for batch in batches(self.train, order, self.args.batch_size, self.device):
             logits = self.logits(batch.image)
             terms = self.objective.terms(logits, batch)
             loss = self.objective.weigh(terms, weights)
@@ -130,7 +131,7 @@ class Trainer:
         """Slice DSC, 3D DSC, 3D HD95 (mm) and loss from one forward pass over the validation slices."""
         self.forward.eval()
         losses, counts, predictions = [], [], []
-        for batch in batches(self.val, torch.arange(len(self.val)), self.args.batch_size):
+        for batch in batches(self.val, torch.arange(len(self.val)), self.args.batch_size, self.device):
             logits = self.logits(batch.image)
             prediction = logits.argmax(1)                                           # (B, H, W)
             losses.append(self.objective.weigh(self.objective.terms(logits, batch), weights) * len(prediction))
@@ -230,11 +231,17 @@ def build_trainer(args: argparse.Namespace, meta: Meta, device: torch.device) ->
 def restore(trainer: Trainer, path: Path) -> None:
     """Set the trainer to the end of the epoch that ``last.pt`` holds."""
     state = load_checkpoint(path, trainer.device)
-    trainer.network.load_state_dict(state["model"])
-    trainer.optimiser.load_state_dict(state["optimiser"])
-    trainer.rate.load_state_dict(state["rate"])
-    trainer.log = state["log"]
-    restore_random_states({name: to_cpu(value) for name, value in state["random"].items()})
+    try:
+        trainer.network.load_state_dict(state["model"])
+        trainer.optimiser.load_state_dict(state["optimiser"])
+        trainer.rate.load_state_dict(state["rate"])
+        trainer.log = state["log"]
+        restore_random_states({name: to_cpu(value) for name, value in state["random"].items()})
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: expected the state of this run, found another ({type(error).__name__})") from None
+    if is_best(trainer):
+        # The kill may have come between last.pt and best.pt.
+        save_best(trainer, path.parent)
 
 
 def to_cpu(value):
@@ -246,37 +253,46 @@ def to_cpu(value):
 
 def run(trainer: Trainer, out: Path) -> None:
     """All epochs from where the log ends; after each, best.pt, log.csv and last.pt are whole."""
-    args, scores = trainer.args, [trainer.score(row) for row in trainer.log]
-    total = args.epochs * len(trainer.train)
-    with progress(total=total, initial=len(scores) * len(trainer.train), unit="slice", desc=out.name) as bar:
-        for epoch in range(len(scores), args.epochs):
+    args, done, slices = trainer.args, len(trainer.log), len(trainer.train)
+    write_rows(out / "log.csv", trainer.log, LOG_COLUMNS)
+    with progress(total=args.epochs * slices, initial=done * slices, unit="slice", desc=out.name) as bar:
+        for epoch in range(done, args.epochs):
             start = time.perf_counter()
             row = {"epoch": epoch, **trainer.train_epoch(epoch, bar)}
             trained = time.perf_counter() - start
             row |= trainer.validate((row["region_weight"], row["contour_weight"]))
             row["lr"] = trainer.optimiser.param_groups[0]["lr"]
-            row |= {"seconds": time.perf_counter() - start, "slices_per_second": len(trainer.train) / trained}
+            row |= {"seconds": time.perf_counter() - start, "slices_per_second": slices / trained}
             trainer.rate.step(trainer.score(row))
             trainer.log.append(row)
-            scores.append(trainer.score(row))
             bar.set_postfix_str(
                 f"epoch {epoch + 1}/{args.epochs} loss {row['train_loss']:.3f} val dsc {row['val_dsc_3d']:.3f} "
                 f"hd95 {row['val_hd95_3d_mm']:.1f} mm"
             )
-            save_epoch(trainer, out, is_best=scores[-1] > max(scores[:-1], default=-math.inf))
+            save_epoch(trainer, out)
 
 
-def save_epoch(trainer: Trainer, out: Path, *, is_best: bool) -> None:
+def is_best(trainer: Trainer) -> bool:
+    """Whether the last epoch is the best so far."""
+    *earlier, last = map(trainer.score, trainer.log)
+    return last > max(earlier, default=-math.inf)
+
+
+def save_best(trainer: Trainer, out: Path) -> None:
     row = trainer.log[-1]
-    if is_best:
-        save_checkpoint(out / "best.pt", {"model": trainer.network.state_dict(), "epoch": row["epoch"], "log": row})
-    write_rows(out / "log.csv", trainer.log, LOG_COLUMNS)
-    # Last, because a resumed run trusts it: whatever a kill leaves above is written again.
+    save_checkpoint(out / "best.pt", {"model": trainer.network.state_dict(), "epoch": row["epoch"], "log": row})
+
+
+def save_epoch(trainer: Trainer, out: Path) -> None:
+    """After a kill last.pt is what counts: the log is written from it, and best.pt where its epoch is the best."""
     save_checkpoint(out / "last.pt", {
         "model": trainer.network.state_dict(),
         "optimiser": trainer.optimiser.state_dict(),
         "rate": trainer.rate.state_dict(),
-        "epoch": row["epoch"],
+        "epoch": trainer.log[-1]["epoch"],
         "log": trainer.log,
         "random": random_states(),
     })
+    write_rows(out / "log.csv", trainer.log, LOG_COLUMNS)
+    if is_best(trainer):
+        save_best(trainer, out)

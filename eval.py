@@ -12,16 +12,18 @@ from torch import Tensor, nn
 
 import figures
 import tables
-from dataloader import Case, Meta, Slices, load_slices, read_meta
+from dataloader import Case, Meta, Slices, batches, load_slices, read_meta
 from metrics import dsc, outcome, surface_metrics
 from networks import NETWORKS
 from utils import (
     InputError,
     Parser,
     atomic_path,
+    exclusive,
     load_checkpoint,
     progress,
     read_json,
+    read_rows,
     run_command,
     select_device,
     write_rows,
@@ -55,13 +57,13 @@ def load_run(folder: Path, checkpoint: str, data: Path | None, device: torch.dev
 
 
 @torch.no_grad()
-def predict(network: nn.Module, slices: Slices, batch_size: int = 8) -> np.ndarray:
+def predict(network: nn.Module, slices: Slices, device: torch.device, batch_size: int = 8) -> np.ndarray:
     """Classes (N, H, W) uint8 of all slices."""
     predictions: list[Tensor] = []
     with progress(total=len(slices), desc="predicting", unit="slice", leave=False) as bar:
-        for index in torch.arange(len(slices), device=slices.label.device).split(batch_size):
-            predictions.append(network(slices.batch(index).image).argmax(1).byte())
-            bar.update(len(index))
+        for batch in batches(slices, torch.arange(len(slices)), batch_size, device):
+            predictions.append(network(batch.image).argmax(1).byte())
+            bar.update(len(batch.label))
     return torch.cat(predictions).cpu().numpy()
 
 
@@ -90,11 +92,27 @@ def save_prediction(path: Path, prediction: np.ndarray, case: Case) -> None:
         nib.save(image, temporary)
 
 
+def check_finished(folder: Path) -> None:
+    """``InputError`` unless every epoch was trained: metrics.csv says to ``make`` that a run is finished."""
+    epochs = read_json(folder / "config.json").get("settings", {}).get("epochs")
+    done = len(read_rows(folder / "log.csv", ("epoch",)))
+    if done != epochs:
+        raise InputError(f"{folder}: expected a finished run of {epochs} epochs, found {done}; --resume it")
+
+
 def evaluate_run(args: argparse.Namespace) -> None:
     device = select_device(args.device)
     network, meta, epoch = load_run(args.run, args.checkpoint, args.data, device)
+    check_finished(args.run)
+    with exclusive(args.run):
+        (args.run / "metrics.csv").unlink(missing_ok=True)
+        measure_run(args, network, meta, epoch, device)
+
+
+def measure_run(args: argparse.Namespace, network: nn.Module, meta: Meta, epoch: int, device: torch.device) -> None:
+    """Write the predictions and metrics of all validation cases."""
     val = load_slices(meta, "val").to(device)
-    predictions, references = predict(network, val), val.label.cpu().numpy()                     # (N, H, W)
+    predictions, references = predict(network, val, device), val.label.cpu().numpy()                     # (N, H, W)
     rows, slice_rows = [], []
     for case, at in progress(list(val.case_ranges()), desc="measuring", unit="case", leave=False):
         prediction, reference = (np.moveaxis(part[at], 0, -1) for part in (predictions, references))   # (X, Y, Z)
@@ -115,15 +133,14 @@ def evaluate_run(args: argparse.Namespace) -> None:
 
 def print_fingerprint(meta: Meta, references: np.ndarray) -> None:
     """The share of empty validation slices, which MIDL's Table 1 has for the collapsed boundary loss."""
-    theirs = tables.published_figures(meta.dataset, "boundary", "slice")
-    if theirs:
-        share = float((~references.any(axis=(1, 2))).mean())
-        published = f"MIDL 2019 (Table 1, boundary loss alone): {theirs['published_dsc']:.3f}"
-        print(f"{meta.root}: {share:.3f} of the validation slices are empty; {published}")
+    share = float((~references.any(axis=(1, 2))).mean())
+    theirs = {name: tables.published_figures(name, "boundary", "slice")["published_dsc"] for name in ("isles", "wmh")}
+    published = ", ".join(f"{dsc:.3f} on {name}" for name, dsc in theirs.items())
+    print(f"{meta.root}: {share:.3f} of the validation slices are empty; MIDL 2019, boundary loss alone: {published}")
 
 
 def make_table(args: argparse.Namespace) -> None:
-    print(tables.write_table(args.results, args.rows, args.name, args.level))
+    print(tables.write_table(args.results, args.rows, args.name, level=args.level, seeds=args.seeds))
 
 
 def make_curves(args: argparse.Namespace) -> None:
@@ -155,6 +172,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--name", required=True, help="name of the output files")
         command.set_defaults(function=function)
         if name == "table":
+            command.add_argument("--seeds", type=int, nargs="+", help="runs to use (all there are)")
             command.add_argument("--level", choices=list(tables.LEVELS), default="volume",
                                  help="metrics of volumes, as MedIA 2021 has them, or of slices, as MIDL 2019")
         if name == "pictures":

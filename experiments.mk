@@ -32,7 +32,8 @@ TABLE_table3 := gdl $(foreach alpha,0.001 0.01 0.05 0.1 0.5 1 1.5 2,gdl-boundary
                 gdl-boundary-increase gdl-boundary
 TABLE_midl   := boundary gdl midl-gdl-boundary
 # MIDL's figures are means over slices.
-FLAGS_midl   := --level slice
+FLAGS_midl              := --level slice
+FLAGS_midl-gdl-boundary := --level slice
 
 # Data sets; those named *-demo are generated, small, and train in minutes on two cores.
 DATASETS := isles wmh isles-demo wmh-demo

@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib import patheffects
 from matplotlib.figure import Figure
 
-from engine import LOG_COLUMNS
-from tables import Run, find_runs
+from dataloader import read_meta
+from tables import Run, runs_of_rows
 from utils import InputError, atomic_path, read_json, read_rows
 
 STYLE = Path(__file__).resolve().parent / "paper.mplstyle"
@@ -39,24 +39,29 @@ def save(figure: Figure, results: Path, name: str) -> list[Path]:
 
 
 def read_log(run: Run) -> pd.DataFrame:
-    rows = read_rows(run.folder / "log.csv", LOG_COLUMNS)
+    rows = read_rows(run.folder / "log.csv", ("epoch", *(column for column, _ in PANELS)))
     try:
         return pd.DataFrame(rows).astype(float)
     except ValueError as error:
         raise InputError(f"{run.folder / 'log.csv'}: expected numbers, found {error}") from None
 
 
-def runs_of_rows(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
-    runs = {row: find_runs(results, row) for row in rows}
+def drawable(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
+    """The runs of each row, of which there is at least one, and no more rows than the style can tell apart."""
+    runs = runs_of_rows(results, rows)
     missing = [row for row in rows if not runs[row]]
     if missing:
         raise InputError(f"{results}: expected an evaluated run of each row, found none of {', '.join(missing)}")
+    with plt.style.context(STYLE):
+        limit = len(plt.rcParams["axes.prop_cycle"])
+    if len(rows) > limit:
+        raise InputError(f"{results}: expected at most {limit} rows in a figure, found {len(rows)}")
     return runs
 
 
 def write_curves(results: Path, rows: Sequence[str], name: str) -> list[Path]:
     """DSC and HD95 against the epoch (MedIA 2021, Fig. 3): a line a row, the mean over seeds in a band of +-1 sd."""
-    logs = {row: [read_log(run) for run in runs] for row, runs in runs_of_rows(results, rows).items()}
+    logs = {row: [read_log(run) for run in runs] for row, runs in drawable(results, rows).items()}
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(1, len(PANELS), figsize=(3.0 * len(PANELS), 2.9), layout="constrained")
         for axis, (column, title) in zip(axes, PANELS, strict=True):
@@ -103,7 +108,7 @@ def write_pictures(results: Path, rows: Sequence[str], name: str, *, seed: int =
     The slice is the one with the largest reference area; a case's 3D DSC stands under its row's picture.
     """
     runs = {}
-    for row, found in runs_of_rows(results, rows).items():
+    for row, found in drawable(results, rows).items():
         runs[row] = next((run for run in found if run.seed == seed), None)
         if runs[row] is None:
             raise InputError(f"{results / row}: expected an evaluated run of seed {seed}, found none; see --seed")
@@ -111,7 +116,7 @@ def write_pictures(results: Path, rows: Sequence[str], name: str, *, seed: int =
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(
             len(cases), len(rows) + 1, squeeze=False, layout="constrained",
-            figsize=(2.1 * (len(rows) + 1), 2.25 * len(cases) + 0.35),
+            figsize=(2.1 * (len(rows) + 1), 2.4 * len(cases) + 0.4),
         )
         for panels, (title, case_id) in zip(axes, cases, strict=True):
             draw_case(panels, title, case_id, runs)
@@ -121,7 +126,10 @@ def write_pictures(results: Path, rows: Sequence[str], name: str, *, seed: int =
 
 
 def draw_case(panels: Sequence[plt.Axes], title: str, case_id: str, runs: dict[str, Run]) -> None:
-    data = Path(read_json(next(iter(runs.values())).folder / "config.json")["data"])
+    first = next(iter(runs.values()))
+    data = Path(read_json(first.folder / "config.json")["data"])
+    if read_meta(data).fingerprint != first.settings.get("data_fingerprint"):
+        raise InputError(f"{data}: expected the data set that {first.folder} was trained on, found another")
     paths = sorted((data / "val" / "label").glob(f"{case_id}_????.npy"))
     labels = [np.load(path, allow_pickle=False) for path in paths]
     if not labels:
@@ -130,14 +138,15 @@ def draw_case(panels: Sequence[plt.Axes], title: str, case_id: str, runs: dict[s
     image = np.load(data / "val" / "image" / f"{case_id}_{z:04d}.npy", allow_pickle=False).astype(np.float32)
     shown = image[display_channel(image, labels[z])]
     window = crop(shown, labels[z] > 0)
+    volumes = {row: nib.load(run.folder / "predictions" / f"{case_id}.nii.gz") for row, run in runs.items()}
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     for axis, (row, run) in zip(panels, [("reference", None), *runs.items()], strict=True):
-        draw_image(axis, shown[window])
+        dx, dy, _ = next(iter(volumes.values())).header.get_zooms()
+        draw_image(axis, shown[window], aspect=dy / dx)
         draw_mask(axis, labels[z][window] > 0, REFERENCE_COLOUR)
         axis.set_xlabel(f"{title}: {case_id}, slice {z}")
         if run is not None:
-            prediction = np.asarray(nib.load(run.folder / "predictions" / f"{case_id}.nii.gz").dataobj)[..., z]
-            draw_mask(axis, prediction[window] > 0, colours[list(runs).index(row)])
+            draw_mask(axis, np.asarray(volumes[row].dataobj)[..., z][window] > 0, colours[list(runs).index(row)])
             of_case = run.metrics[run.metrics["case_id"] == case_id]
             axis.set_xlabel(f"DSC {of_case['dsc'].mean():.3f}, HD95 {of_case['hd95_mm'].mean():.1f} mm")
 
@@ -161,10 +170,11 @@ def crop(image: np.ndarray, lesion: np.ndarray) -> tuple[slice, slice]:
     return tuple(slice(start, start + side) for start in starts)
 
 
-def draw_image(axis: plt.Axes, image: np.ndarray) -> None:
+def draw_image(axis: plt.Axes, image: np.ndarray, *, aspect: float) -> None:
     """Array axes are (x, y): shown with x to the right and y up, as a viewer does."""
     low, high = np.percentile(image, (1, 99.5))
-    axis.imshow(image.T, cmap="gray", origin="lower", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
+    limits = {"vmin": low, "vmax": max(high, low + 1e-6)}
+    axis.imshow(image.T, cmap="gray", origin="lower", interpolation="nearest", aspect=aspect, **limits)
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import csv
+import hashlib
 import multiprocessing
 import os
 import random
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from dataloader import FORMAT
 from datasets import DATASETS, Case, Volume, find_cases, read_case
 from distance import distance_maps
 from provenance import PACKAGES, package_version
@@ -36,7 +38,6 @@ from utils import (
     write_rows,
 )
 
-FORMAT = 1
 KINDS = ("image", "label", "phi2d", "phi3d")
 CASE_COLUMNS = (
     "case_id", "patient_id", "split", "n_slices", "n_lesion_slices",
@@ -81,12 +82,13 @@ def resize(volume: Volume, size: int) -> Volume:
 
 
 def slice_case(job: SliceJob) -> dict:
-    """Write every slice of one case; returns its line of cases.csv."""
+    """Write every slice of one case; returns its line of cases.csv, and a digest of what was written."""
     torch.set_num_threads(1)
     raw = read_case(job.dataset, job.case)
     volume = resize(Volume(scale(raw.image), raw.label, raw.spacing), job.size)
     classes = len(DATASETS[job.dataset].class_names)
     phi3d = distance_maps(volume.label, classes, volume.spacing, convention=job.convention)    # (K, X, Y, Z)
+    digest = hashlib.sha256()
     for z in range(volume.label.shape[2]):
         label = np.ascontiguousarray(volume.label[:, :, z])
         phi2d = distance_maps(label, classes, volume.spacing[:2], convention=job.convention)   # (K, X, Y)
@@ -97,9 +99,11 @@ def slice_case(job: SliceJob) -> dict:
             "phi3d": phi3d[..., z].astype(np.float16),
         }
         for kind in KINDS:
-            path = job.folder / job.split / kind / f"{job.case.case_id}_{z:04d}.npy"
-            np.save(path, np.ascontiguousarray(arrays[kind]))
+            array = np.ascontiguousarray(arrays[kind])
+            np.save(job.folder / job.split / kind / f"{job.case.case_id}_{z:04d}.npy", array)
+            digest.update(array)
     return {
+        "digest": digest.hexdigest(),
         "case_id": job.case.case_id,
         "patient_id": job.case.patient_id or job.case.case_id,
         "split": job.split,
@@ -231,6 +235,7 @@ def build(args: argparse.Namespace, cases: Sequence[Case], folder: Path) -> str:
     ]
     rows = slice_cases(jobs, args.jobs)
     dataset = DATASETS[args.dataset]
+    content = hashlib.sha256("".join(row.pop("digest") for row in rows).encode()).hexdigest()
     write_rows(folder / "cases.csv", rows, CASE_COLUMNS)
     write_json(folder / "meta.json", {
         "format": FORMAT,
@@ -241,6 +246,7 @@ def build(args: argparse.Namespace, cases: Sequence[Case], folder: Path) -> str:
         "distance_map": args.distance_map,
         "split": rule,
         "slices": {part: sum(row["n_slices"] for row in rows if row["split"] == part) for part in ("train", "val")},
+        "content": content,
         "versions": {name: package_version(name) for name in PACKAGES},
     })
     left_out = f", {len(cases) - len(used)} cases in neither list" if len(used) < len(cases) else ""
@@ -264,8 +270,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                         help="signed distance as the text says, or as the authors' code computes it")
     parser.add_argument("--jobs", type=int, default=cpu_count(), help="processes")
     args = parser.parse_args(arguments)
-    if args.size < 8 or args.size % 8:
-        raise InputError(f"--size: expected a multiple of 8, found {args.size}")
+    if args.size < 16 or args.size % 8:
+        raise InputError(f"--size: expected a multiple of 8, at least 16, found {args.size}")
     if args.jobs < 1:
         raise InputError(f"--jobs: expected at least 1, found {args.jobs}")
     if args.split and (args.val is not None or args.group == "patient"):

@@ -46,7 +46,7 @@ LEVELS = {
     "volume": Level(
         file="metrics.csv",
         printed=(("dsc", "DSC", 3), ("hd95_mm", "HD95 (mm)", 2)),
-        published=(("media2021_table1.csv", ""), ("media2021_table3.csv", ""), ("midl2019_table1.csv", "midl-")),
+        published=(("media2021_table1.csv", ""), ("media2021_table3.csv", "")),
         footnote="Mean over the validation volumes (3D), then mean (sample sd) over seeds; HD95 pools the surface "
         "distances of both directions. " + EMPTY_RULE,
     ),
@@ -69,13 +69,18 @@ class Run:
     metrics: pd.DataFrame
     metrics_2d: pd.DataFrame | None
 
+    @property
+    def checkpoints(self) -> set[str]:
+        """Which epoch was evaluated: best or last."""
+        return set(self.metrics.get("checkpoint", ["unknown"]))
 
-def find_runs(results: Path, row: str) -> list[Run]:
-    """The evaluated runs of a row, by seed; ``InputError`` where two seeds differ in their settings."""
+
+def find_runs(results: Path, row: str, seeds: Sequence[int] | None = None) -> list[Run]:
+    """The evaluated runs of a row, by seed, all or those of ``seeds``; ``InputError`` where their settings differ."""
     folders = {}
     for folder in (results / row).glob("seed*"):
         number = re.fullmatch(r"seed(\d+)", folder.name)
-        if number and (folder / "metrics.csv").exists():
+        if number and (folder / "metrics.csv").exists() and (not seeds or int(number.group(1)) in seeds):
             folders[int(number.group(1))] = folder
     runs = [read_run(seed, folders[seed]) for seed in sorted(folders)]
     for run in runs[1:]:
@@ -139,23 +144,51 @@ def summarise(runs: Sequence[Run], class_name: str, level: str) -> dict:
     return line
 
 
-def collect(results: Path, rows: Sequence[str], level: str) -> list[dict]:
-    """A line a row and class; a row without an evaluated run has a line without figures."""
+def runs_of_rows(results: Path, rows: Sequence[str], seeds: Sequence[int] | None = None) -> dict[str, list[Run]]:
+    """The evaluated runs of each row, all on the same data; ``InputError`` lists the rows there are."""
     if not results.is_dir():
         raise InputError(f"{results}: expected a folder of results, found nothing; train a row first")
-    lines, reference = [], None
+    known = sorted({path.parents[1].name for path in results.glob("*/seed*/metrics.csv")})
+    found = {row: find_runs(results, row, seeds) for row in rows}
     for row in rows:
-        runs = find_runs(results, row)
-        for run in runs:
-            reference = reference or run
-            check_comparable(run, reference)
+        if not found[row] and not is_published(row):
+            raise InputError(f"{results}: expected rows with an evaluated run ({', '.join(known)}), found {row}")
+    every = [run for runs in found.values() for run in runs]
+    if not every:
+        raise InputError(f"{results}: expected an evaluated run of {', '.join(rows)}, found only {', '.join(known)}")
+    for run in every:
+        check_comparable(run, every[0])
+    return found
+
+
+def is_published(row: str) -> bool:
+    return any(published_figures(dataset, row, level) for dataset in ("isles", "wmh") for level in LEVELS)
+
+
+def collect(found: dict[str, list[Run]], level: str) -> list[dict]:
+    """A line a row and class; a row without an evaluated run has a line without figures."""
+    dataset = next(run for runs in found.values() for run in runs).settings.get("dataset", "")
+    lines = []
+    for row, runs in found.items():
         classes = list(dict.fromkeys(runs[0].metrics["class"])) if runs else [""]
         for name in classes:
             summary = summarise(runs, name, level) if runs else {"class": "", "seeds": "", "cases": 0}
-            lines.append({"row": row, **summary, **published_figures(results.resolve().name, row, level)})
-    if reference is None:
-        raise InputError(f"{results}: expected an evaluated run of {', '.join(rows)}, found none; train a row first")
+            lines.append({"row": row, **summary, **published_figures(dataset, row, level)})
     return lines
+
+
+def describe_settings(found: dict[str, list[Run]]) -> str:
+    """What the runs share, or what each row has where they differ: a table of unlike runs says so."""
+    parts = []
+    for name in ("network", "width", "epochs", "batch_size", "lr", "selection", "lr_rule", "distance_map"):
+        values = {row: runs[0].settings.get(name) for row, runs in found.items() if runs}
+        if len(set(values.values())) == 1:
+            parts.append(f"{name} {next(iter(values.values()))}")
+        else:
+            parts.append(f"**{name} differs** ({', '.join(f'{row} {value}' for row, value in values.items())})")
+    epochs = {row: " ".join(sorted({kind for run in runs for kind in run.checkpoints})) for row, runs in found.items()}
+    kinds = sorted({kind for kind in epochs.values() if kind})
+    return f"Settings: {', '.join(parts)}; epoch evaluated: {', '.join(kinds)}."
 
 
 def check_comparable(run: Run, reference: Run) -> None:
@@ -169,14 +202,17 @@ def check_comparable(run: Run, reference: Run) -> None:
         )
 
 
-def write_table(results: Path, rows: Sequence[str], name: str, level: str = "volume") -> str:
+def write_table(
+    results: Path, rows: Sequence[str], name: str, *, level: str = "volume", seeds: Sequence[int] | None = None
+) -> str:
     """Write NAME.csv, .md and .tex into ``results``; returns the text of the .md."""
-    lines = collect(results, rows, level)
+    found = runs_of_rows(results, rows, seeds)
+    lines = collect(found, level)
     write_rows(
         results / f"{name}.csv", [{key: cell(line.get(key)) for key in TABLE_COLUMNS} for line in lines], TABLE_COLUMNS
     )
     header, body = layout(lines, LEVELS[level])
-    text = markdown(header, body) + f"\n\n{LEVELS[level].footnote}\n"
+    text = markdown(header, body) + f"\n\n{describe_settings(found)}\n\n{LEVELS[level].footnote}\n"
     write_text(results / f"{name}.tex", latex(header, body))
     write_text(results / f"{name}.md", text)
     return text

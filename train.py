@@ -4,7 +4,10 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+
+import torch
 
 import schedules
 from dataloader import Meta, read_meta
@@ -15,7 +18,7 @@ from networks import NETWORKS
 from provenance import provenance
 from utils import InputError, Parser, exclusive, read_json, run_command, select_device, write_json
 
-# Where a run happens, not what it computes: free to differ when a run goes on.
+# Where a run happens, not what it computes: free to differ when a run goes on, as long as the precision stays.
 NOT_SETTINGS = ("data", "out", "device", "resume", "protocol")
 
 
@@ -45,10 +48,10 @@ def resolve_protocol(args: argparse.Namespace) -> None:
     if args.protocol == "reference":
         # Its Hausdorff baseline has a fixed weight (R9), and its target named "increase" rebalances (R2).
         if args.contour == "hausdorff" and args.alpha is None:
-            args.alpha, args.alpha_start = "constant", 0.1
+            args.alpha, args.alpha_start = "constant", 0.1 if args.alpha_start is None else args.alpha_start
         if args.alpha == "increase":
             args.alpha = "reference"
-    for name, value in PROTOCOLS[args.protocol].items():
+    for name, value in {**PROTOCOLS[args.protocol], "alpha_start": 0.01}.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
 
@@ -62,7 +65,10 @@ def settings_of(args: argparse.Namespace, meta: Meta) -> dict:
 def check_run_folder(args: argparse.Namespace, settings: dict) -> bool:
     """True where there is a run to go on with; ``InputError`` where it has other settings or was not asked for."""
     config = args.out / "config.json"
-    if not args.out.exists() or not any(args.out.iterdir()):
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"{args.out}: expected a new folder or a run, found a file")
+    # Hidden files are what a kill left of an unfinished write.
+    if not args.out.exists() or all(path.name.startswith(".") for path in args.out.iterdir()):
         return False
     if not config.exists():
         raise InputError(f"{args.out}: expected a new or empty folder or a run, found neither")
@@ -81,76 +87,90 @@ def check_run_folder(args: argparse.Namespace, settings: dict) -> bool:
 
 
 def raised(settings: dict, found: dict) -> bool:
-    return isinstance(found.get("epochs"), int) and settings["epochs"] > found["epochs"]
+    """Whether a run may go on to more epochs; not where the schedule is spread over all of them."""
+    is_spread = "epochs" in {field.name for field in fields(schedules.SCHEDULES[settings["alpha"]])}
+    return not is_spread and isinstance(found.get("epochs"), int) and settings["epochs"] > found["epochs"]
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def build_parser() -> Parser:
     parser = Parser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="sliced data set, for instance data/isles")
     parser.add_argument("--out", type=Path, required=True, help="run folder to make")
     parser.add_argument("--network", choices=list(NETWORKS), default="unet", help="architecture")
     parser.add_argument("--width", type=int, default=64, help="channels at full resolution")
-    parser.add_argument("--region", choices=[*REGION_LOSSES, "none"], default="gdl", help="regional loss")
-    parser.add_argument("--contour", choices=[*CONTOUR_LOSSES, "none"], default="none", help="contour loss")
-    parser.add_argument(
-        "--maps", choices=("2d", "3d"), default="2d", help="signed distances from the slice or the volume"
-    )
-    parser.add_argument(
-        "--region-wise-map", choices=REGION_WISE_KINDS, help="map of a region-wise loss, where not its own"
-    )
-    parser.add_argument(
-        "--alpha",
-        choices=list(schedules.SCHEDULES),
-        help="how the weight of the contour loss changes over the epochs (protocol paper: rebalance)",
-    )
-    parser.add_argument("--alpha-start", type=float, default=0.01, help="alpha of the first epoch")
-    parser.add_argument("--alpha-step", type=float, default=0.01, help="what alpha gains an epoch")
     parser.add_argument("--epochs", type=int, default=100, help="epochs")
     parser.add_argument("--batch-size", type=int, default=8, help="slices a step")
-    parser.add_argument(
-        "--lr", type=float, default=0.001, help="Adam's learning rate; halved after 20 epochs without gain"
-    )
+    parser.add_argument("--lr", type=float, default=0.001, help="learning rate, halved after 20 epochs without gain")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the slices")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where to train")
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "bf16", "fp32"),
-        default="auto",
-        help="arithmetic of the network; auto is bf16 on CUDA and fp32 on the CPU",
-    )
+    precision_help = "arithmetic of the network; auto is bf16 on CUDA and fp32 on the CPU"
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help=precision_help)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile on CUDA")
-    parser.add_argument(
-        "--protocol",
-        choices=list(PROTOCOLS),
-        default="paper",
-        help="as the text says, or as the authors' code does; sets the flags below that are left out, and --alpha",
-    )
-    parser.add_argument("--lr-rule", choices=list(RATES), help="when the learning rate is halved")
-    parser.add_argument(
-        "--selection", choices=("volume", "slice"), help="the validation DSC that chooses the best epoch"
-    )
-    parser.add_argument("--distance-map", choices=CONVENTIONS, help="signed distances")
-    parser.add_argument("--hausdorff", choices=CONVENTIONS, help="distances inside the Hausdorff loss")
-    parser.add_argument(
-        "--gdl-absent",
-        choices=("largest", "reference"),
-        help="weight in the generalised Dice loss of a class that an image does not have",
-    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out if there is one")
-    args = parser.parse_args(arguments)
+    add_loss_flags(parser.add_argument_group("losses"))
+    add_protocol_flags(parser.add_argument_group("protocol", "the text or the authors' code: docs/FIDELITY.md"))
+    return parser
+
+
+def add_loss_flags(group) -> None:
+    group.add_argument("--region", choices=[*REGION_LOSSES, "none"], default="gdl", help="regional loss")
+    group.add_argument("--contour", choices=[*CONTOUR_LOSSES, "none"], default="none", help="contour loss")
+    group.add_argument("--maps", choices=("2d", "3d"), default="2d", help="signed distances in the slice or the volume")
+    map_help = "map of a region-wise loss, where not its own"
+    group.add_argument("--region-wise-map", choices=REGION_WISE_KINDS, help=map_help)
+    alpha_help = "how the weight of the contour loss changes over the epochs (rebalance)"
+    group.add_argument("--alpha", choices=list(schedules.SCHEDULES), help=alpha_help)
+    group.add_argument("--alpha-start", type=float, help="alpha of the first epoch, or the constant one (0.01)")
+    group.add_argument("--alpha-step", type=float, default=0.01, help="what alpha gains an epoch")
+
+
+def add_protocol_flags(group) -> None:
+    protocol_help = "sets the flags of this group that are left out, and --alpha"
+    group.add_argument("--protocol", choices=list(PROTOCOLS), default="paper", help=protocol_help)
+    group.add_argument("--lr-rule", choices=list(RATES), help="when the learning rate is halved")
+    group.add_argument("--selection", choices=("volume", "slice"), help="validation DSC that chooses the epoch")
+    group.add_argument("--distance-map", choices=CONVENTIONS, help="signed distances")
+    group.add_argument("--hausdorff", choices=CONVENTIONS, help="distances inside the Hausdorff loss")
+    absent_help = "weight in the generalised Dice loss of a class that an image does not have"
+    group.add_argument("--gdl-absent", choices=("largest", "reference"), help=absent_help)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    args = build_parser().parse_args(arguments)
     resolve_protocol(args)
     for name, low in (("width", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
         if getattr(args, name) < low:
             raise InputError(f"--{name.replace('_', '-')}: expected at least {low}, found {getattr(args, name)}")
+    if args.seed >= 2**32:
+        raise InputError(f"--seed: expected less than 2^32, found {args.seed}")
     if not 0 < args.lr < math.inf:
         raise InputError(f"--lr: expected a positive number, found {args.lr}")
     if args.region == args.contour == "none":
         raise InputError("--region none --contour none: expected at least one loss, found none")
+    kinds = {REGION_LOSSES[args.region].target_kind} if args.region != "none" else set()
+    kinds |= {CONTOUR_LOSSES[args.contour].target_kind} if args.contour != "none" else set()
+    if args.maps == "3d" and "phi" not in kinds:
+        raise InputError("--maps 3d: expected a loss of signed distances (--contour boundary), found none")
+    if args.region_wise_map and "region-wise" not in kinds:
+        raise InputError("--region-wise-map: expected a region-wise loss, found none")
     try:
         schedules.build(args.alpha, start=args.alpha_start, step=args.alpha_step, epochs=args.epochs)
     except ValueError as error:
         raise InputError(f"--alpha {args.alpha}: {error}") from None
     return args
+
+
+def start_session(args: argparse.Namespace, settings: dict, device: torch.device) -> None:
+    """Write what this process is about to do; metrics of fewer epochs would no longer be true."""
+    for name in ("metrics.csv", "metrics_2d.csv"):
+        (args.out / name).unlink(missing_ok=True)
+    meta = read_json(args.data / "meta.json")
+    write_json(args.out / "config.json", {"settings": settings, "data": str(args.data), "meta": meta})
+    environment = provenance(device)
+    if (args.out / "env.json").exists():
+        former = read_json(args.out / "env.json")
+        environment["earlier_sessions"] = [*former.pop("earlier_sessions", []), former]
+    write_json(args.out / "env.json", environment)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -164,13 +184,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trainer = build_trainer(args, meta, device)
     args.out.mkdir(parents=True, exist_ok=True)
     with exclusive(args.out):
+        for leftover in args.out.glob(".*"):
+            leftover.unlink()
         if check_run_folder(args, settings):
             restore(trainer, args.out / "last.pt")
-        write_json(
-            args.out / "config.json",
-            {"settings": settings, "data": str(args.data), "meta": read_json(args.data / "meta.json")},
-        )
-        write_json(args.out / "env.json", provenance(device))
+        if len(trainer.log) < args.epochs:
+            start_session(args, settings, device)
         run(trainer, args.out)
     best = max(trainer.log, key=trainer.score)
     figures = f"DSC {best['val_dsc_3d']:.3f}, HD95 {best['val_hd95_3d_mm']:.2f} mm (validation, 3D)"

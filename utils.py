@@ -60,6 +60,10 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> int:
         # The reader (`| head`) has left: point stdout elsewhere so that the interpreter's last flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # A disk that is full, a folder that may not be written, a file that went away.
+        print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
         return 130
@@ -134,8 +138,10 @@ def exclusive(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InputError(f"{folder}: another process is at work in it; wait for it or stop it") from None
+        except OSError:
+            pass  # a file system without locks: better no guard than no run
         yield
     finally:
         os.close(handle)

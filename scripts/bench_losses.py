@@ -24,7 +24,7 @@ from distance import distance_maps, region_wise_map  # noqa: E402
 from losses import CONTOUR_LOSSES, REGION_LOSSES  # noqa: E402
 from networks import UNet  # noqa: E402
 from provenance import package_version, processor  # noqa: E402
-from utils import progress, select_device, write_rows, write_text  # noqa: E402
+from utils import InputError, progress, run_command, select_device, write_rows, write_text  # noqa: E402
 
 SIZES = {"isles": (5, 4), "wmh": (2, 8)}  # channels, batch of Table 2
 SPACING = (0.9, 0.9)
@@ -139,7 +139,7 @@ def measure(args: argparse.Namespace, dataset: str, device: torch.device) -> lis
     ]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--losses", choices=("paper", "all"), default="all", help="the rows of Table 2, or every loss (default)"
@@ -149,7 +149,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed turns (default 5)")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--out", type=Path, default=ROOT / "results", help="folder for table2.csv and table2.md")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    if args.repeats < 2:
+        raise InputError(f"--repeats: expected at least 2, found {args.repeats}")
     device = select_device(args.device)
     args.width = args.width or (64 if device.type == "cuda" else 16)
     rows = [row for dataset in SIZES for row in measure(args, dataset, device)]
@@ -184,4 +186,4 @@ def table(rows: list[dict], args: argparse.Namespace, device: torch.device) -> s
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

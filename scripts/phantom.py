@@ -167,9 +167,16 @@ def check(args):
             raise BadRequest(f"{args.out / name} exists already: remove it, or choose another --out")
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message):
+        raise BadRequest(message)
+
+
 def parse(argv):
     """The command line."""
-    parser = argparse.ArgumentParser(description="Generate small raw data that look like the real download.")
+    parser = Parser(description="Generate small raw data that look like the real download.")
     parser.add_argument("layout", choices=("isles", "wmh"), help="the data set whose layout is imitated")
     parser.add_argument("--out", type=Path, required=True, help="folder for the zip files")
     parser.add_argument("--cases", type=int, help="number of scans (default: isles 16, wmh 9)")
@@ -184,8 +191,8 @@ def parse(argv):
 
 def main(argv=None):
     """Write the zips of one data set; 0 when done, 2 with one line on stderr when the request is refused."""
-    args = parse(argv)
     try:
+        args = parse(argv)
         check(args)
     except BadRequest as error:
         print(f"phantom.py: {error}", file=sys.stderr)
@@ -197,4 +204,7 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

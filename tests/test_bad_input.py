@@ -65,6 +65,10 @@ ISLES_CASES = {
     "modality missing": (lambda raw: isles_path(raw, "case_2", "CT_MTT").unlink(), "case_2: expected a file of CT_MTT"),
     "label missing": (lambda raw: isles_path(raw, "case_2", "OT").unlink(), "case_2: expected a file of label"),
     "NIfTI truncated": (lambda raw: truncate(isles_path(raw, "case_2", "CT")), "case_2: expected a whole NIfTI"),
+    "NIfTI empty": (
+        lambda raw: isles_path(raw, "case_2", "CT").write_bytes(b""),
+        "case_2: expected a whole NIfTI file, found 0 bytes",
+    ),
     "not a NIfTI": (
         lambda raw: isles_path(raw, "case_2", "CT").write_bytes(b"x" * 999),
         "case_2: expected a whole NIfTI",
@@ -129,7 +133,9 @@ FLAGS = {
     "split broken": (("--split", "broken.json"), "broken.json: expected a readable JSON file"),
     "split csv without columns": (("--split", "wrong.csv"), "expected the columns case_id and split"),
     "--split and --val": (("--split", "twice.txt", "--val", "1"), "--split"),
-    "--size": (("--size", "20", "--val", "1"), "--size: expected a multiple of 8, found 20"),
+    "--size": (("--size", "20", "--val", "1"), "--size: expected a multiple of 8, at least 16, found 20"),
+    "--size too small": (("--size", "8", "--val", "1"), "found 8"),
+    "--dest below a file": (("--dest", "broken.json/isles", "--val", "1"), "broken.json"),
     "--jobs": (("--jobs", "0", "--val", "1"), "--jobs: expected at least 1"),
     "--distance-map": (("--distance-map", "signed", "--val", "1"), "choose from"),
     "--dest exists": (("--dest", "raw", "--val", "1"), "expected a new folder"),
@@ -217,6 +223,11 @@ TRAIN_FLAGS = {
         ("--data", "nowhere"),
         "nowhere: expected a sliced data set, found nothing; make it with preprocess.py",
     ),
+    "seed": (("--seed", "4294967296"), "--seed: expected less than 2^32"),
+    "3D maps without boundary loss": (("--maps", "3d"), "--maps 3d: expected a loss of signed distances"),
+    "region-wise map without its loss": (("--region-wise-map", "ac"), "--region-wise-map: expected a region-wise loss"),
+    "out is a file": (("--out", "other/thesis.txt"), "other/thesis.txt: expected a new folder or a run, found a file"),
+    "out below a file": (("--out", "other/thesis.txt/run", "--width", "1"), "other/thesis.txt"),
     "out is something else": (("--out", "other"), "other: expected a new or empty folder or a run"),
     "device": (("--device", "cuda"), "--device cuda: expected a CUDA device"),
 }

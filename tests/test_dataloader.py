@@ -44,7 +44,7 @@ def test_an_epoch_shows_each_slice_once_in_an_order_of_seed_and_epoch():
 def test_batches_are_float32_and_complete(sliced):
     train = dataloader.load_slices(dataloader.read_meta(sliced), "train", maps="phi2d")
     order = dataloader.epoch_order(6, seed=0, epoch=0)
-    found = list(dataloader.batches(train, order, 4))
+    found = list(dataloader.batches(train, order, 4, torch.device("cpu")))
     assert [len(batch.label) for batch in found] == [4, 2]
     assert {found[0].image.dtype, found[0].maps.dtype, found[0].spacing.dtype} == {torch.float32}
     assert found[0].label.dtype == torch.int64

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import shutil
 
 import matplotlib.image
 import nibabel as nib
@@ -63,7 +64,9 @@ def test_a_picture_and_curves_have_content(results):
 
 def write_run(folder, rows, settings):
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"settings": {"data_fingerprint": "f", **settings}}))
+    (folder / "config.json").write_text(
+        json.dumps({"settings": {"data_fingerprint": "f", "dataset": "isles", **settings}})
+    )
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("case_id", "class", "dsc", "hd95_mm", "hd_mm", "n_ref", "n_pred"))
@@ -117,12 +120,12 @@ def test_slices_weigh_alike_beside_midls_figures(handmade):
         rows = [f"{name},lesion,{count},1,{dsc},1,2,1" for name, count, dsc in zip("12", (30, 10), means, strict=True)]
         header = "case_id,class,n_slices,n_empty_slices,dsc,hd95_mm,hd_mm,class_index"
         (handmade / "gdl" / seed / "metrics_2d.csv").write_text("\n".join([header, *rows, ""]))
-    text = tables.write_table(handmade, ["gdl"], "midl", "slice")
+    text = tables.write_table(handmade, ["gdl"], "midl", level="slice")
     (row,) = csv.DictReader((handmade / "midl.csv").open())
     # Seed means (30 x 0.2 + 10 x 0.8) / 40 = 0.35 and 0.4.
     assert float(row["dsc"]) == pytest.approx(0.375) and row["published_hd_mm"] == "4.009" and "4.009 (0.016)" in text
     with pytest.raises(InputError, match="expected a metrics_2d.csv, found none"):
-        tables.write_table(handmade, ["focal"], "midl", "slice")
+        tables.write_table(handmade, ["focal"], "midl", level="slice")
 
 
 def test_latex_escapes_and_uses_booktabs(handmade):
@@ -135,7 +138,8 @@ def test_latex_escapes_and_uses_booktabs(handmade):
 
 def test_a_phantom_has_no_published_figure():
     assert tables.published_figures("isles-demo", "gdl") == {}
-    assert tables.published_figures("isles", "midl-gdl-boundary")["published_dsc"] == 0.656
+    assert tables.published_figures("isles", "midl-gdl-boundary") == {}
+    assert tables.published_figures("isles", "midl-gdl-boundary", "slice")["published_dsc"] == 0.656
     assert tables.published_figures("isles", "gdl-boundary-constant-0.05")["published_dsc"] == 0.606
 
 
@@ -180,3 +184,69 @@ def test_no_run_at_all_is_an_error(handmade, tmp_path, monkeypatch, capsys):
     for results, rows in ((handmade, ("nothing", "none")), (tmp_path / "missing", ("gdl",))):
         assert call(evaluate, "table", results, "--rows", *rows, "--name", "t", monkeypatch=monkeypatch) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_table_says_where_its_rows_differ_in_their_settings(handmade):
+    for folder in handmade.glob("*/seed*"):
+        change_settings(folder, epochs=2 if folder.parent.name == "focal" else 100, width=16)
+    text = tables.write_table(handmade, ["gdl", "focal"], "t")
+    assert "width 16" in text and "**epochs differs** (gdl 100, focal 2)" in text
+
+
+def test_a_table_of_chosen_seeds(handmade):
+    tables.write_table(handmade, ["gdl"], "t", seeds=[1])
+    (row,) = csv.DictReader((handmade / "t.csv").open())
+    assert row["seeds"] == "1" and float(row["dsc"]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("command", ["table", "curves", "pictures"])
+def test_an_unknown_row_is_answered_with_the_rows_there_are(handmade, monkeypatch, capsys, command):
+    code = call(evaluate, command, handmade, "--rows", "gdl", "gdll", "--name", "t", monkeypatch=monkeypatch)
+    assert code == 2
+    assert "expected rows with an evaluated run (boundary, focal, gdl), found gdll" in capsys.readouterr().err
+
+
+def test_more_rows_than_the_style_can_tell_apart_are_refused_and_ten_are_drawn(handmade, monkeypatch, capsys):
+    header = "epoch,train_dsc,val_dsc_3d,val_hd95_3d_mm\n"
+    rows = [f"r{number}" for number in range(15)]
+    for row in rows:
+        write_run(handmade / row / "seed0", [case("1", 0.5, 1.0), case("2", 0.5, 1.0)], {"seed": 0})
+        (handmade / row / "seed0" / "log.csv").write_text(header + "0,0.1,0.2,3\n1,0.2,0.3,2\n")
+    evaluate.main(["curves", str(handmade), "--rows", *rows[:10], "--name", "ten"])
+    assert (handmade / "ten.pdf").exists()
+    assert call(evaluate, "curves", handmade, "--rows", *rows, "--name", "all", monkeypatch=monkeypatch) == 2
+    assert "expected at most 14 rows in a figure, found 15" in capsys.readouterr().err
+
+
+def test_an_unfinished_run_is_not_evaluated(results, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(results / "gdl" / "seed0", tmp_path / "run")
+    change_settings(run, epochs=9)
+    assert call(evaluate, "run", run, "--device", "cpu", monkeypatch=monkeypatch) == 2
+    assert "expected a finished run of 9 epochs, found 1" in capsys.readouterr().err
+
+
+def test_going_on_takes_back_metrics_that_are_no_longer_true(results, sliced, tmp_path):
+    run = shutil.copytree(results / "gdl" / "seed0", tmp_path / "run")
+    train.main(["--data", str(sliced), "--out", str(run), *SMALL, "--resume"])
+    assert (run / "metrics.csv").exists()
+    train.main(["--data", str(sliced), "--out", str(run), *SMALL, "--resume", "--epochs", "2"])
+    assert not (run / "metrics.csv").exists() and not (run / "metrics_2d.csv").exists()
+    assert len(json.loads((run / "env.json").read_text())["earlier_sessions"]) == 1
+
+
+def test_pictures_refuse_a_data_set_that_was_sliced_anew(results, sliced, tmp_path, monkeypatch, capsys):
+    root = shutil.copytree(results, tmp_path / "isles")
+    data = shutil.copytree(sliced, tmp_path / "data")
+    (data / "cases.csv").write_text((data / "cases.csv").read_text().replace(",0.45,", ",0.46,"))
+    config = json.loads((root / "gdl" / "seed0" / "config.json").read_text())
+    (root / "gdl" / "seed0" / "config.json").write_text(json.dumps({**config, "data": str(data)}))
+    assert call(evaluate, "pictures", root, "--rows", "gdl", "--name", "p", monkeypatch=monkeypatch) == 2
+    assert "was trained on, found another" in capsys.readouterr().err
+
+
+def test_the_fingerprint_is_printed_beside_midls(results, capsys):
+    evaluate.main(["run", str(results / "gdl" / "seed0"), "--device", "cpu"])
+    # One of the three validation slices has no lesion.
+    assert "0.333 of the validation slices are empty; MIDL 2019, boundary loss alone: 0.321 on isles, 0.569 on wmh" in (
+        capsys.readouterr().out
+    )

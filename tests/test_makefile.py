@@ -127,9 +127,15 @@ def test_a_sweep_refuses_what_is_no_list_of_numbers(project, arguments, found):
 
 
 def test_bad_raw_data_leaves_no_data_set(project):
-    failed = make(project, "wmh-demo-data", "RAW=raw/nowhere", "SLICE_wmh-demo=--size 32", "-o", "data/raw/wmh-demo")
+    shutil.rmtree(project / "data" / "wmh", ignore_errors=True)
+    failed = make(project, "wmh-data", "RAW=raw/nowhere")
     assert failed.returncode == 2 and "raw/nowhere: expected the raw data" in failed.stderr
-    assert not (project / "data" / "wmh-demo").exists()
+    assert not (project / "data" / "wmh").exists()
+
+
+def test_a_demo_is_never_made_from_the_users_data(project):
+    text = make(project, "-n", "isles-demo-gdl", "RAW=raw/isles").stdout
+    assert "data/raw/isles-demo" in text and 'raw/isles"' not in text
 
 
 def test_an_unknown_row_lists_the_known_ones(project):

@@ -15,7 +15,7 @@ import train
 from losses import Boundary, GeneralizedDice
 from utils import InputError, StoppedError
 
-SMALL = ("--width", "4", "--epochs", "3", "--batch-size", "4", "--device", "cpu")
+SMALL = ("--width", "16", "--epochs", "3", "--batch-size", "4", "--device", "cpu")
 
 
 def run(sliced, out, *flags):
@@ -55,21 +55,21 @@ def test_a_run_leaves_what_it_promises(sliced, tmp_path):
 
 def test_the_logged_validation_is_that_of_independent_code(sliced, tmp_path):
     """The last epoch's figures, computed again from the checkpoint with medpy and the losses themselves."""
-    log = run(sliced, tmp_path / "run", "--contour", "boundary", "--epochs", "1")
+    flags = ("--contour", "boundary", "--alpha", "constant", "--epochs", "20", "--batch-size", "2", "--seed", "1")
+    row = run(sliced, tmp_path / "run", *flags)[-1]
     network, meta, _ = evaluate.load_run(tmp_path / "run", "last", None, torch.device("cpu"))
     val = dataloader.load_slices(meta, "val", maps="phi2d")
     with torch.no_grad():
         logits = network(val.image.float())
     prediction, reference = logits.argmax(1).numpy() == 1, val.label.numpy() == 1
-    if prediction.any():
-        assert float(log[0]["val_dsc_3d"]) == pytest.approx(binary.dc(prediction, reference), abs=1e-6)
-        assert float(log[0]["val_hd95_3d_mm"]) == pytest.approx(
-            binary.hd95(prediction, reference, (5.0, 0.45, 0.5)), abs=1e-3
-        )
+    assert prediction.any() and not prediction.all() and (prediction & reference).any()
+    assert float(row["val_dsc_3d"]) == pytest.approx(binary.dc(prediction, reference), abs=1e-6)
+    hd95 = binary.hd95(prediction, reference, (5.0, 0.45, 0.5))
+    assert float(row["val_hd95_3d_mm"]) == pytest.approx(hd95, abs=1e-3)
     slices = [1.0 if not (p.any() or r.any()) else binary.dc(p, r) for p, r in zip(prediction, reference, strict=True)]
-    assert float(log[0]["val_dsc"]) == pytest.approx(np.mean(slices), abs=1e-6)
+    assert float(row["val_dsc"]) == pytest.approx(np.mean(slices), abs=1e-6)
     region, contour = GeneralizedDice()(logits, val.label.long()), Boundary()(logits, val.maps.float())
-    assert float(log[0]["val_loss"]) == pytest.approx(float(0.99 * region + 0.01 * contour), rel=1e-4)
+    assert float(row["val_loss"]) == pytest.approx(float(region + 0.01 * contour), rel=1e-4)
 
 
 @pytest.mark.parametrize(("region", "contour", "weights"), [("none", "boundary", (0, 1)), ("focal", "none", (1, 0))])
@@ -250,3 +250,55 @@ def test_reference_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path
     assert torch.equal(loaded[0], stored) and torch.equal(loaded[1], stored)
     paper = dataloader.load_slices(dataloader.read_meta(tmp_path / "paper"), "train", maps=maps).maps
     assert not torch.equal(paper, stored)
+
+
+def test_a_kill_between_last_and_best_is_repaired(sliced, tmp_path, monkeypatch):
+    run(sliced, tmp_path / "whole", "--epochs", "1")
+    monkeypatch.setattr(engine, "save_best", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(sliced, tmp_path / "killed", "--epochs", "1")
+    monkeypatch.undo()
+    assert (tmp_path / "killed" / "last.pt").exists() and not (tmp_path / "killed" / "best.pt").exists()
+    run(sliced, tmp_path / "killed", "--epochs", "1", "--resume")
+    pairs = zip(
+        weights(tmp_path / "whole", "best").values(), weights(tmp_path / "killed", "best").values(), strict=True
+    )
+    assert all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_what_a_kill_left_of_a_write_is_cleared(sliced, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".123.config.json").write_text("{")
+    run(sliced, tmp_path / "run", "--epochs", "1")
+    assert not (tmp_path / "run" / ".123.config.json").exists()
+
+
+def test_two_processes_on_one_run_are_one_too_many(sliced, tmp_path):
+    from utils import exclusive
+
+    (tmp_path / "run").mkdir()
+    with exclusive(tmp_path / "run"), pytest.raises(InputError, match="another process is at work"):
+        run(sliced, tmp_path / "run", "--epochs", "1")
+
+
+def test_a_schedule_spread_over_the_epochs_cannot_be_prolonged(sliced, tmp_path):
+    flags = ("--contour", "boundary", "--alpha", "busi-linear")
+    run(sliced, tmp_path / "run", *flags, "--epochs", "1")
+    with pytest.raises(InputError, match="epochs 2, found one with 1"):
+        run(sliced, tmp_path / "run", *flags, "--epochs", "2", "--resume")
+
+
+def test_a_checkpoint_of_something_else_is_named(sliced, tmp_path):
+    run(sliced, tmp_path / "run", "--epochs", "1")
+    (tmp_path / "run" / "last.pt").write_bytes((tmp_path / "run" / "best.pt").read_bytes())
+    with pytest.raises(InputError, match="last.pt: expected the state of this run, found another"):
+        run(sliced, tmp_path / "run", "--epochs", "2", "--resume")
+
+
+def test_squared_distances_do_not_overflow(tmp_path):
+    """A lesion in one corner of 300 mm: squared distances beyond float16."""
+    label = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    label[0, 0, 0] = 1
+    case = dataloader.Case("1", "train", 1, (5.0, 5.0, 5.0))
+    maps = dataloader.computed_maps(label, (case,), 2, "hausdorff", None)
+    assert torch.isfinite(maps).all() and float(maps.max()) == pytest.approx(2 * (63 * 5.0) ** 2, rel=1e-4)
