@@ -40,6 +40,9 @@ def test_flags_in_the_documents_exist(command):
         ).stdout
         for words in helps
     )
+    design = (ROOT / "docs" / "DESIGN.md").read_text()
+    for flag in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", known)) - {"--help", "--compile"}:
+        assert flag in design, flag
     for document in ("README.md", "docs/DESIGN.md", "docs/FIDELITY.md"):
         for line in re.findall(rf"{command}([^`\n]*(?:\n {{8,}}[^`\n]*)*)", (ROOT / document).read_text()):
             for flag in re.findall(r"(?<!-)--[a-z][a-z-]+", line):
