@@ -31,6 +31,11 @@ DEMO_SEEDS := $(if $(filter file,$(origin SEEDS)),0,$(SEEDS))
 metrics = $(foreach seed,$(SEEDS),results/$(1)/$(2)/seed$(seed)/metrics.csv)
 # The rows of a data set that have a finished run of a seed: $(call finished,isles,*)
 finished = $(strip $(foreach row,$(ROWS),$(if $(wildcard results/$(1)/$(row)/seed$(2)/metrics.csv),$(row))))
+# A figure of the finished rows, or one a table where one figure cannot tell them apart: $(call draw,isles,curves,*,<flags>)
+draw = $(if $(word 15,$(call finished,$(1),$(3))),\
+  $(foreach table,$(TABLES),$(call figure,$(1),$(2),$(filter $(call finished,$(1),$(3)),$(TABLE_$(table))),$(2)-$(table),$(4))),\
+  $(call figure,$(1),$(2),$(or $(call finished,$(1),$(3)),gdl),$(2),$(4)))
+figure = $(if $(3),$(PY) eval.py $(2) results/$(1) --rows $(3) --name $(4) $(5);)
 # The rows and tables of a data set among the goals: figures beside them wait for them under -j.
 wanted = $(filter $(addprefix $(1)-,$(ROWS) $(TABLES)),$(MAKECMDGOALS))
 
@@ -104,10 +109,10 @@ data/$(1)/meta.json: | $(READY) $(if $(filter %-demo,$(1)),data/raw/$(1))
 	$$(PY) preprocess.py $(1) --source "$(if $(filter %-demo,$(1)),data/raw/$(1),$$(or $$(RAW),data/raw/$(1)))" --dest data/$(1) $$(SLICE_$(1)) $$(SLICE_ARGS)
 
 $(1)-curves: | $(READY) $(call wanted,$(1))
-	@$$(PY) eval.py curves results/$(1) --rows $$(or $$(call finished,$(1),*),gdl) --name curves
+	@$$(call draw,$(1),curves,*,)
 
 $(1)-pictures: | $(READY) $(call wanted,$(1))
-	@$$(PY) eval.py pictures results/$(1) --rows $$(or $$(call finished,$(1),$$(firstword $$(SEEDS))),gdl) --name pictures --seed $$(firstword $$(SEEDS))
+	@$$(call draw,$(1),pictures,$$(firstword $$(SEEDS)),--seed $$(firstword $$(SEEDS)))
 
 $(1)-%:
 	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(TABLES), found $$*" >&2; exit 2

@@ -133,6 +133,17 @@ def test_bad_raw_data_leaves_no_data_set(project):
     assert not (project / "data" / "wmh").exists()
 
 
+def test_more_rows_than_a_figure_can_tell_apart_are_drawn_a_table_each(project):
+    rows = re.findall(r"^ROW_(\S+)", (project / "experiments.mk").read_text(), re.MULTILINE)
+    for row in rows:
+        run = project / "results" / "wmh-demo" / row / "seed0"
+        run.mkdir(parents=True)
+        (run / "metrics.csv").touch()
+    text = make(project, "-n", "wmh-demo-curves").stdout
+    shutil.rmtree(project / "results" / "wmh-demo")
+    assert [*re.findall(r"--name (\S+)", text)] == ["curves-midl", "curves-table1", "curves-table3"]
+
+
 def test_a_demo_is_never_made_from_the_users_data(project):
     text = make(project, "-n", "isles-demo-gdl", "RAW=raw/isles").stdout
     assert "data/raw/isles-demo" in text and 'raw/isles"' not in text
