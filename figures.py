@@ -116,7 +116,7 @@ def write_pictures(results: Path, rows: Sequence[str], name: str, *, seed: int =
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(
             len(cases), len(rows) + 1, squeeze=False, layout="constrained",
-            figsize=(2.1 * (len(rows) + 1), 2.4 * len(cases) + 0.4),
+            figsize=(2.1 * (len(rows) + 1), 2.25 * len(cases) + 0.4),
         )
         for panels, (title, case_id) in zip(axes, cases, strict=True):
             draw_case(panels, title, case_id, runs)
