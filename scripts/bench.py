@@ -25,7 +25,7 @@ import train  # noqa: E402
 from dataloader import read_meta  # noqa: E402
 from losses import Boundary, GeneralizedDice  # noqa: E402
 from provenance import package_version, processor  # noqa: E402
-from utils import cpu_count  # noqa: E402
+from utils import cpu_count, progress  # noqa: E402
 
 
 class PixelNetwork(nn.Module):
@@ -123,7 +123,7 @@ def our_epoch(data: Path, batch_size: int) -> tuple[float, float]:
     )
     args.network, args.precision = "pixel", "fp32"
     trainer = engine.build_trainer(args, read_meta(data), torch.device("cpu"))
-    with engine.progress(disable=True) as bar:
+    with progress(total=0, leave=False) as bar:
         trainer.train_epoch(0, bar)
         start = time.perf_counter()
         weights = trainer.train_epoch(1, bar)["region_weight"]
@@ -134,13 +134,17 @@ def our_epoch(data: Path, batch_size: int) -> tuple[float, float]:
 
 def memory(data: Path) -> tuple[float, float]:
     """Peak memory in GiB that loading the slices adds in a fresh process, and the size of what it then holds."""
+    # Not ru_maxrss, which a process inherits from the one that started it.
     code = (
-        "import resource, sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
         "from dataloader import load_slices, read_meta\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "def status(name):\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024\n"
+        "before = status('VmRSS')\n"
         "s = load_slices(read_meta(Path(sys.argv[2])), 'train', maps='phi2d')\n"
         "size = sum(t.numel() * t.element_size() for t in (s.image, s.label, s.maps, s.spacing))\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, size)"
+        "print(status('VmHWM') - before, size)"
     )
     out = subprocess.run([sys.executable, "-c", code, str(ROOT), str(data)], check=True, capture_output=True, text=True)
     peak, size = map(float, out.stdout.split())
@@ -181,7 +185,7 @@ def main() -> None:
         ("training outside the network, ms a slice and epoch", trained * 1e3, "files, online maps", plain * 1e3),
         ("peak memory of loading, GiB", peak, "resident set", size),
     ]
-    print("| what | ours | baseline | baseline / ours |\n| --- | --- | --- | --- |")
+    print("| what | ours | beside it | beside it / ours |\n| --- | --- | --- | --- |")
     for what, ours, name, baseline in rows:
         print(f"| {what} | {ours:.2f} | {name}: {baseline:.2f} | {baseline / ours:.2f} |")
     print(f"| validation outside the network with 3D HD95, ms a slice | {validated * 1e3:.2f} | | |")

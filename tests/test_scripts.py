@@ -1,0 +1,46 @@
+"""The benchmarks run and print what they promise; what they measure depends on the machine."""
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(script, *arguments):
+    command = [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_benchmark_prints_its_table():
+    done = run("bench.py", "--cases", "3", "--slices", "2")
+    assert done.returncode == 0, done.stderr
+    rows = dict(re.findall(r"^\| ([a-z][^|]+) \| ([\d.]+) \|", done.stdout, re.MULTILINE))
+    assert len(rows) == 4 and all(float(value) > 0 for value in rows.values())
+
+
+@pytest.mark.slow
+def test_table_2_has_a_row_a_loss(tmp_path):
+    from losses import CONTOUR_LOSSES, REGION_LOSSES
+
+    flags = ("--size", 32, "--width", 16, "--repeats", 2, "--device", "cpu")
+    done = run("bench_losses.py", *flags, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "table2.csv").open()))
+    expected = {*REGION_LOSSES, *(f"gdl-{name}" for name in CONTOUR_LOSSES)}
+    for dataset, batch in (("isles", "4"), ("wmh", "8")):
+        of_dataset = [row for row in rows if row["dataset"] == dataset]
+        assert {row["row"] for row in of_dataset} == expected and {row["batch_size"] for row in of_dataset} == {batch}
+        assert all(float(row["seconds_per_batch"]) > 0 for row in of_dataset)
+    published = {row["row"]: row["published_seconds_per_batch"] for row in rows if row["dataset"] == "wmh"}
+    assert published["gdl-hausdorff"] == "0.392" and published["focal"] == ""
+
+
+def test_bad_flags_of_the_benchmarks():
+    failed = run("bench_losses.py", "--repeats", "1")
+    assert failed.returncode == 2 and failed.stderr.count("\n") == 1
