@@ -255,7 +255,8 @@ def run(trainer: Trainer, out: Path) -> None:
     """All epochs from where the log ends; after each, best.pt, log.csv and last.pt are whole."""
     args, done, slices = trainer.args, len(trainer.log), len(trainer.train)
     write_rows(out / "log.csv", trainer.log, LOG_COLUMNS)
-    with progress(total=args.epochs * slices, initial=done * slices, unit="slice", desc=out.name) as bar:
+    name = f"{out.parent.name} {out.name}"
+    with progress(total=args.epochs * slices, initial=done * slices, unit="slice", desc=name) as bar:
         for epoch in range(done, args.epochs):
             start = time.perf_counter()
             row = {"epoch": epoch, **trainer.train_epoch(epoch, bar)}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import figures
 import tables
 from dataloader import Case, Meta, Slices, batches, load_slices, read_meta
-from metrics import dsc, outcome, surface_metrics
+from metrics import dsc, lesion_detection, surface_metrics, volume_difference
 from networks import NETWORKS
 from utils import (
     InputError,
@@ -31,6 +31,7 @@ from utils import (
 
 METRIC_COLUMNS = (
     "case_id", "class", "dsc", "hd95_mm", "hd_mm", "n_ref", "n_pred", "outcome", "hd95_max_mm", "assd_mm",
+    "volume_difference_mm3", "avd_percent", "lesion_recall", "lesion_precision", "lesion_f1", "lesion_count_difference",
     "class_index", "checkpoint", "epoch",
 )
 SLICE_COLUMNS = ("case_id", "class", "n_slices", "n_empty_slices", "dsc", "hd95_mm", "hd_mm", "class_index")
@@ -67,18 +68,22 @@ def predict(network: nn.Module, slices: Slices, device: torch.device, batch_size
     return torch.cat(predictions).cpu().numpy()
 
 
+def mask_row(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> dict:
+    """DSC, surface distances in mm and sizes of one class; masks (X, Y) or (X, Y, Z), spacing in mm."""
+    sizes = {"n_ref": int(reference.sum()), "n_pred": int(prediction.sum())}
+    return {"dsc": dsc(prediction, reference), **surface_metrics(prediction, reference, spacing), **sizes}
+
+
 def volume_row(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> dict:
-    """3D metrics of one class; masks (X, Y, Z), spacing in mm."""
-    return {
-        "dsc": dsc(prediction, reference),
-        **surface_metrics(prediction, reference, spacing),
-        "n_ref": int(reference.sum()), "n_pred": int(prediction.sum()), "outcome": outcome(prediction, reference),
-    }
+    """3D metrics of one class, with the WMH challenge's volume and lesion metrics; masks (X, Y, Z), spacing in mm."""
+    row = mask_row(prediction, reference, spacing)
+    row |= volume_difference(prediction, reference, spacing) | lesion_detection(prediction, reference)
+    return {name: value for name, value in row.items() if name in METRIC_COLUMNS}
 
 
 def slice_row(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> dict:
     """Means of the 2D metrics over the slices of one volume; a slice empty in both counts as DSC 1 and 0 mm."""
-    rows = [volume_row(prediction[..., z], reference[..., z], spacing[:2]) for z in range(reference.shape[2])]
+    rows = [mask_row(prediction[..., z], reference[..., z], spacing[:2]) for z in range(reference.shape[2])]
     empty = sum(row["n_ref"] == 0 for row in rows)
     means = {name: float(np.mean([row[name] for row in rows])) for name in ("dsc", "hd95_mm", "hd_mm")}
     return {"n_slices": len(rows), "n_empty_slices": empty, **means}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from medpy.metric import binary
 from raw_data import call
+from scipy import ndimage
 
 import eval as evaluate
 import tables
@@ -41,6 +42,11 @@ def test_metrics_are_medpys_on_the_saved_predictions(results, sliced):
         spacing = image.header.get_zooms()
         assert spacing == pytest.approx((0.45, 0.5, 5.0)) and prediction.shape == reference.shape
         assert (int(row["n_pred"]), int(row["n_ref"])) == (prediction.sum(), reference.sum())
+        lesions, found = ndimage.label(reference, structure=np.ones((3, 3, 3)))
+        hit = len(set(np.unique(lesions[prediction])) - {0})
+        assert float(row["lesion_recall"]) == pytest.approx(hit / found)
+        difference = abs(int(prediction.sum()) - int(reference.sum()))
+        assert float(row["avd_percent"]) == pytest.approx(100 * difference / reference.sum())
         if prediction.any():
             scored += 1
             assert float(row["dsc"]) == pytest.approx(binary.dc(prediction, reference), abs=1e-6)
