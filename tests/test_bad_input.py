@@ -6,6 +6,7 @@ import zipfile
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from raw_data import call, isles_path, make_isles, make_wmh, save_nifti, tree
 
 import eval as evaluate
@@ -96,29 +97,26 @@ ISLES_CASES = {
 }
 
 
+@pytest.fixture
+def refuse(tmp_path, monkeypatch, capsys):
+    """Run a command that must refuse: exit code 2, one line with ``named``, nothing new or gone on the disk."""
+
+    def run(module, *arguments, named):
+        before = tree(tmp_path)
+        code = call(module, *arguments, monkeypatch=monkeypatch)
+        error = capsys.readouterr().err
+        assert code == 2 and error.count("\n") == 1 and named in error, error
+        assert tree(tmp_path) == before
+
+    return run
+
+
 @pytest.mark.parametrize("name", ISLES_CASES)
-def test_bad_raw_data(tmp_path, monkeypatch, capsys, name):
+def test_bad_raw_data(tmp_path, refuse, name):
     damage, named = ISLES_CASES[name]
     damage(make_isles(tmp_path / "raw"))
-    before = tree(tmp_path)
-    code = call(
-        preprocess,
-        "isles",
-        "--source",
-        tmp_path / "raw",
-        "--dest",
-        tmp_path / "data" / "isles",
-        "--size",
-        "16",
-        "--val",
-        "1",
-        "--jobs",
-        "1",
-        monkeypatch=monkeypatch,
-    )
-    error = capsys.readouterr().err
-    assert code == 2 and error.count("\n") == 1 and named in error, error
-    assert tree(tmp_path) == before
+    places = ("--source", tmp_path / "raw", "--dest", tmp_path / "data" / "isles")
+    refuse(preprocess, "isles", *places, "--size", "16", "--val", "1", "--jobs", "1", named=named)
 
 
 FLAGS = {
@@ -144,7 +142,7 @@ FLAGS = {
 
 
 @pytest.mark.parametrize("name", FLAGS)
-def test_bad_flags_of_preprocess(tmp_path, monkeypatch, capsys, name):
+def test_bad_flags_of_preprocess(tmp_path, monkeypatch, refuse, name):
     flags, named = FLAGS[name]
     monkeypatch.chdir(tmp_path)
     make_isles(tmp_path / "raw")
@@ -158,54 +156,21 @@ def test_bad_flags_of_preprocess(tmp_path, monkeypatch, capsys, name):
     }
     for file, text in files.items():
         (tmp_path / file).write_text(text)
-    before = tree(tmp_path)
-    code = call(preprocess, "isles", "--source", "raw", "--dest", "data/isles", *flags, monkeypatch=monkeypatch)
-    error = capsys.readouterr().err
-    assert code == 2 and error.count("\n") == 1 and named in error, error
-    assert tree(tmp_path) == before
+    refuse(preprocess, "isles", "--source", "raw", "--dest", "data/isles", *flags, named=named)
 
 
-def test_patients_without_sidecars(tmp_path, monkeypatch, capsys):
+def test_patients_without_sidecars(tmp_path, refuse):
     root = make_isles(tmp_path / "raw")
     isles_path(root, "case_2", "OT").with_suffix(".json").unlink()
-    assert (
-        call(
-            preprocess,
-            "isles",
-            "--source",
-            root,
-            "--dest",
-            tmp_path / "d",
-            "--val",
-            "1",
-            "--group",
-            "patient",
-            monkeypatch=monkeypatch,
-        )
-        == 2
-    )
-    assert "case_2: expected a .json sidecar" in capsys.readouterr().err
+    flags = ("--val", "1", "--group", "patient")
+    refuse(preprocess, "isles", "--source", root, "--dest", tmp_path / "d", *flags, named="case_2: expected a .json")
 
 
-def test_one_damaged_case_of_many_processes(tmp_path, monkeypatch, capsys):
+def test_one_damaged_case_of_many_processes(tmp_path, refuse):
     root = make_wmh(tmp_path / "raw")
     truncate(root / "Singapore" / "50" / "pre" / "T1.nii.gz")
-    before = tree(tmp_path)
-    code = call(
-        preprocess,
-        "wmh",
-        "--source",
-        root,
-        "--dest",
-        tmp_path / "d",
-        "--val",
-        "1",
-        "--jobs",
-        "2",
-        monkeypatch=monkeypatch,
-    )
-    error = capsys.readouterr().err
-    assert code == 2 and error.count("\n") == 1 and "T1.nii.gz" in error and tree(tmp_path) == before
+    flags = ("--val", "1", "--jobs", "2")
+    refuse(preprocess, "wmh", "--source", root, "--dest", tmp_path / "d", *flags, named="T1.nii.gz")
 
 
 TRAIN_FLAGS = {
@@ -234,25 +199,20 @@ TRAIN_FLAGS = {
 
 
 @pytest.mark.parametrize("name", TRAIN_FLAGS)
-def test_bad_flags_of_train(sliced, tmp_path, monkeypatch, capsys, name):
+def test_bad_flags_of_train(sliced, tmp_path, monkeypatch, refuse, name):
     flags, named = TRAIN_FLAGS[name]
-    if name == "device" and __import__("torch").cuda.is_available():
+    if name == "device" and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("keep me")
-    before = tree(tmp_path)
-    code = call(train, "--data", sliced, "--out", "run", *flags, monkeypatch=monkeypatch)
-    error = capsys.readouterr().err
-    assert code == 2 and error.count("\n") == 1 and named in error, error
-    assert tree(tmp_path) == before
+    refuse(train, "--data", sliced, "--out", "run", *flags, named=named)
 
 
-def test_training_on_a_damaged_slice_makes_no_run(sliced, tmp_path, monkeypatch, capsys):
+def test_training_on_a_damaged_slice_makes_no_run(sliced, tmp_path, refuse):
     data = shutil.copytree(sliced, tmp_path / "data")
     truncate(sorted((data / "train" / "phi2d").iterdir())[0])
-    code = call(train, "--data", data, "--out", tmp_path / "run", "--contour", "boundary", monkeypatch=monkeypatch)
-    assert code == 2 and "phi2d" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    refuse(train, "--data", data, "--out", tmp_path / "run", "--contour", "boundary", named="phi2d")
 
 
 @pytest.fixture(scope="module")
@@ -283,12 +243,8 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_bad_runs(finished, tmp_path, monkeypatch, capsys, name):
+def test_bad_runs(finished, tmp_path, refuse, name):
     run = shutil.copytree(finished, tmp_path / "run")
     damage, named = RUNS[name]
     damage(run)
-    before = tree(tmp_path)
-    code = call(evaluate, "run", run, "--device", "cpu", monkeypatch=monkeypatch)
-    error = capsys.readouterr().err
-    assert code == 2 and error.count("\n") == 1 and named in error, error
-    assert tree(tmp_path) == before
+    refuse(evaluate, "run", run, "--device", "cpu", named=named)
