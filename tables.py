@@ -13,6 +13,10 @@ from utils import InputError, read_json, read_rows, write_rows, write_text
 
 PUBLISHED = Path(__file__).resolve().parent / "published"
 METRICS = ("dsc", "hd95_mm", "hd_mm")
+# What else a table needs to be read by, beside its rows' own losses and alphas.
+PRINTED_SETTINGS = (
+    "network", "width", "epochs", "batch_size", "lr", "alpha_step", "selection", "lr_rule", "distance_map",
+)
 TABLE_COLUMNS = (
     "row",
     "class",
@@ -33,7 +37,7 @@ class Level:
 
     file: str
     printed: tuple[tuple[str, str, int], ...]  # metric, its name in print, digits
-    published: tuple[tuple[str, str], ...]  # file of the papers' figures, prefix of its rows here
+    published: tuple[str, ...]  # files of the papers' figures
     footnote: str
 
 
@@ -46,14 +50,14 @@ LEVELS = {
     "volume": Level(
         file="metrics.csv",
         printed=(("dsc", "DSC", 3), ("hd95_mm", "HD95 (mm)", 2)),
-        published=(("media2021_table1.csv", ""), ("media2021_table3.csv", "")),
+        published=("media2021_table1.csv", "media2021_table3.csv"),
         footnote="Mean over the validation volumes (3D), then mean (sample sd) over seeds; HD95 pools the surface "
         "distances of both directions. " + EMPTY_RULE,
     ),
     "slice": Level(
         file="metrics_2d.csv",
         printed=(("dsc", "DSC (slices)", 3), ("hd_mm", "HD (slices, mm)", 3)),
-        published=(("midl2019_table1.csv", ""), ("midl2019_table1.csv", "midl-")),
+        published=("midl2019_table1.csv",),
         footnote="Mean over the validation slices (2D), then mean (sample sd) over seeds. " + EMPTY_RULE,
     ),
 }
@@ -112,9 +116,9 @@ def read_metrics(path: Path, counts: tuple[str, ...]) -> pd.DataFrame:
 
 def published_figures(dataset: str, row: str, level: str = "volume") -> dict:
     """The papers' own figures for a row, or nothing; a phantom has none."""
-    for name, prefix in LEVELS[level].published:
+    for name in LEVELS[level].published:
         table = pd.read_csv(PUBLISHED / name)
-        found = table[(table["dataset"] == dataset) & (prefix + table["row"] == row)]
+        found = table[(table["dataset"] == dataset) & (table["row"] == row)]
         if len(found):
             figures = found.iloc[0].to_dict()
             return {f"published_{key}": value for key, value in figures.items() if key not in ("row", "dataset")}
@@ -180,14 +184,13 @@ def collect(found: dict[str, list[Run]], level: str) -> list[dict]:
 def describe_settings(found: dict[str, list[Run]]) -> str:
     """What the runs share, or what each row has where they differ: a table of unlike runs says so."""
     parts = []
-    for name in ("network", "width", "epochs", "batch_size", "lr", "selection", "lr_rule", "distance_map"):
+    for name in PRINTED_SETTINGS:
         values = {row: runs[0].settings.get(name) for row, runs in found.items() if runs}
         if len(set(values.values())) == 1:
             parts.append(f"{name} {next(iter(values.values()))}")
         else:
             parts.append(f"**{name} differs** ({', '.join(f'{row} {value}' for row, value in values.items())})")
-    epochs = {row: " ".join(sorted({kind for run in runs for kind in run.checkpoints})) for row, runs in found.items()}
-    kinds = sorted({kind for kind in epochs.values() if kind})
+    kinds = sorted({kind for runs in found.values() for run in runs for kind in run.checkpoints})
     return f"Settings: {', '.join(parts)}; epoch evaluated: {', '.join(kinds)}."
 
 
