@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import csv
 import fcntl
+import io
 import json
 import os
 import random
@@ -118,15 +119,18 @@ def read_rows(path: Path | str, columns: Iterable[str]) -> list[dict[str, str]]:
     """The rows of a CSV file as text; ``InputError`` where a column or part of a line is missing."""
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-            found = list(rows[0]) if rows else []
+            text = file.read()
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        found = list(rows[0]) if rows else []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: expected a readable CSV file, found {error}") from None
     missing = [column for column in columns if column not in found]
     if missing:
         raise InputError(f"{path}: expected a column {missing[0]}, found {', '.join(map(str, found)) or 'no rows'}")
     for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
+        # A last line without its end may be cut off in the middle of a number.
+        cut = number == len(rows) + 1 and not text.endswith("\n")
+        if cut or None in row or None in row.values():
             raise InputError(f"{path}: line {number} is cut off or too long: expected {len(found)} fields")
     return rows
 
