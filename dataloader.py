@@ -101,8 +101,10 @@ def read_meta(root: Path) -> Meta:
     if meta.get("format") != FORMAT:
         raise InputError(f"{root / 'meta.json'}: expected format {FORMAT}, found {meta.get('format')}; slice again")
     rows = read_rows(root / "cases.csv", ("case_id", "split", *CASE_NUMBERS))
-    # What was sliced and how, not with which versions: the same slices made anew are the same data.
-    described = json.dumps({key: value for key, value in meta.items() if key != "versions"}, sort_keys=True)
+    # What was sliced and how, not from where or with which versions: the same slices made anew are the same data.
+    described = json.dumps(
+        {key: value for key, value in meta.items() if key not in ("source", "versions")}, sort_keys=True
+    )
     digest = hashlib.sha256(described.encode() + (root / "cases.csv").read_bytes())
     try:
         return Meta(

@@ -8,7 +8,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -142,11 +142,21 @@ def find_cases(name: str, source: Path) -> list[Case]:
             f"{source}: expected the raw data of {name}, found nothing; get {dataset.download} and put it there"
         )
     files = list_files(source)
+    found, folders = match_files(dataset, files, dataset.ignored_folders)
+    if not found:
+        raise InputError(f"{source}: expected {dataset.layout}, found no case; get {dataset.download}")
+    return [build_case(dataset, case_id, folders[case_id], found[case_id], files) for case_id in sorted(found)]
+
+
+def match_files(
+    dataset: Dataset, files: Iterable[str], ignored_folders: frozenset[str] = frozenset()
+) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """case id -> {modality or "label": path}, and case id -> folder, of the paths that the layout knows."""
     found: dict[str, dict[str, str]] = {}
     folders: dict[str, str] = {}
     for path in sorted(files):
         match = dataset.pattern.search(path)
-        if not match or dataset.ignored_folders & {part.lower() for part in path.split("/")[:-1]}:
+        if not match or ignored_folders & {part.lower() for part in path.split("/")[:-1]}:
             continue
         case_id, folder = match["case"], path[: match.end("case")]
         if folders.setdefault(case_id, folder) != folder:
@@ -156,9 +166,7 @@ def find_cases(name: str, source: Path) -> list[Case]:
         if kind in case:
             raise InputError(f"{case_id}: expected one file of {kind}, found {case[kind]} and {path}")
         case[kind] = path
-    if not found:
-        raise InputError(f"{source}: expected {dataset.layout}, found no case; get {dataset.download}")
-    return [build_case(dataset, case_id, folders[case_id], found[case_id], files) for case_id in sorted(found)]
+    return found, folders
 
 
 def modality_of(dataset: Dataset, groups: Mapping[str, str | None]) -> str:
@@ -228,23 +236,34 @@ def read_case(name: str, case: Case) -> Volume:
     ``InputError`` names the case and the file where a volume is damaged, not 3-D, of another shape or spacing than
     the case's first, has NaN, infinite or only equal voxels, or a label value that the data set does not have.
     """
-    dataset = DATASETS[name]
+    volumes, spacing = read_volumes(case.case_id, (*case.images, case.label))
+    *images, label = volumes
+    check_contrast(case.case_id, case.images, images)
+    return Volume(np.stack(images), classes_of(DATASETS[name], case, label), spacing)
+
+
+def read_volumes(
+    case_id: str, files: Sequence[RawFile]
+) -> tuple[list[np.ndarray], tuple[float, float, float]]:
+    """The voxels (X, Y, Z) float32 of files on one grid, and its spacing in mm."""
     first_shape, spacing = None, None
     volumes = []
-    for file in (*case.images, case.label):
-        voxels, zooms = read_nifti(case.case_id, file)
+    for file in files:
+        voxels, zooms = read_nifti(case_id, file)
         if first_shape is None:
             first_shape, spacing = voxels.shape, zooms
         if voxels.shape != first_shape:
-            raise InputError(f"{case.case_id}: expected shape {first_shape}, found {voxels.shape} in {file}")
+            raise InputError(f"{case_id}: expected shape {first_shape}, found {voxels.shape} in {file}")
         if max(abs(a - b) for a, b in zip(zooms, spacing, strict=True)) > SPACING_TOLERANCE_MM:
-            raise InputError(f"{case.case_id}: expected spacing {spacing} mm, found {zooms} mm in {file}")
+            raise InputError(f"{case_id}: expected spacing {spacing} mm, found {zooms} mm in {file}")
         volumes.append(voxels)
-    *images, label = volumes
-    for file, image in zip(case.images, images, strict=True):
+    return volumes, spacing
+
+
+def check_contrast(case_id: str, files: Sequence[RawFile], images: Sequence[np.ndarray]) -> None:
+    for file, image in zip(files, images, strict=True):
         if image.min() == image.max():
-            raise InputError(f"{case.case_id}: expected an image with contrast, found only {image.min():g} in {file}")
-    return Volume(np.stack(images), classes_of(dataset, case, label), spacing)
+            raise InputError(f"{case_id}: expected an image with contrast, found only {image.min():g} in {file}")
 
 
 def read_nifti(case_id: str, file: RawFile) -> tuple[np.ndarray, tuple[float, float, float]]:

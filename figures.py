@@ -1,4 +1,4 @@
-"""Figures from the folders of finished runs: learning curves and contours over validation slices."""
+"""Figures from the numbers of finished runs: learning curves, boxes over cases, lesion shares; in one style."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +8,13 @@ import matplotlib
 matplotlib.use("Agg")  # no screen is needed, nor always there
 
 import matplotlib.pyplot as plt
-import nibabel as nib
 import numpy as np
 import pandas as pd
-from matplotlib import patheffects
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from dataloader import read_meta
-from tables import Run, runs_of_rows
+from dataloader import load_slices, read_meta
+from runs import Run, runs_of_rows
 from utils import InputError, atomic_path, read_json, read_rows
 
 STYLE = Path(__file__).resolve().parent / "paper.mplstyle"
@@ -24,8 +23,7 @@ PANELS = (
     ("val_dsc_3d", "validation DSC (volumes)"),
     ("val_hd95_3d_mm", "validation HD95 (mm)"),
 )
-REFERENCE_COLOUR = "#F0E442"
-OUTLINE = [patheffects.withStroke(linewidth=2.2, foreground="black")]    # readable on white and on black
+BOXES = (("dsc", "DSC"), ("hd95_mm", "HD95 (mm)"))
 
 
 def save(figure: Figure, results: Path, name: str) -> list[Path]:
@@ -59,15 +57,28 @@ def drawable(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
     return runs
 
 
-def write_curves(results: Path, rows: Sequence[str], name: str) -> list[Path]:
-    """DSC and HD95 against the epoch (MedIA 2021, Fig. 3): a line a row, the mean over seeds in a band of +-1 sd."""
+def data_of(run: Run) -> Path:
+    """The sliced data set of a run; ``InputError`` where another has taken its place."""
+    data = Path(read_json(run.folder / "config.json")["data"])
+    if read_meta(data).fingerprint != run.settings.get("data_fingerprint"):
+        raise InputError(f"{data}: expected the data set that {run.folder} was trained on, found another")
+    return data
+
+
+def write_curves(results: Path, rows: Sequence[str], name: str, *, smooth: int = 1) -> list[Path]:
+    """DSC and HD95 against the epoch (MedIA 2021, Figs. 3 and 7): a line a row, mean over seeds in a band of +-1 sd.
+
+    ``smooth`` epochs, this one and those before it, are averaged; the figure says so.
+    """
     logs = {row: [read_log(run) for run in runs] for row, runs in drawable(results, rows).items()}
+    averaged = f", mean of {smooth} epochs" if smooth > 1 else ""
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(1, len(PANELS), figsize=(3.0 * len(PANELS), 2.9), layout="constrained")
         for axis, (column, title) in zip(axes, PANELS, strict=True):
             for row in rows:
-                draw_curve(axis, [log[column] for log in logs[row]], label=row)
-            axis.set(title=title, xlabel="epoch")
+                seeds = [log[column].rolling(smooth, min_periods=1).mean() for log in logs[row]]
+                draw_curve(axis, seeds, label=row)
+            axis.set(title=title, xlabel=f"epoch{averaged}")
             axis.xaxis.get_major_locator().set_params(integer=True)
             if "dsc" in column:
                 axis.set_ylim(0, 1)
@@ -86,100 +97,73 @@ def draw_curve(axis: plt.Axes, seeds: Sequence[pd.Series], *, label: str) -> Non
         axis.fill_between(epochs, mean - sd, mean + sd, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def choose_cases(first: Run, last: Run) -> list[tuple[str, str]]:
-    """Cases by rule: where the last row gains most DSC over the first, the median, and the worst, a failure case."""
-    gain = (last.metrics.groupby("case_id")["dsc"].mean() - first.metrics.groupby("case_id")["dsc"].mean())
-    sized = last.metrics.groupby("case_id")["n_ref"].sum()
-    gain = gain[sized > 0].sort_values()
-    if gain.empty:
-        raise InputError(f"{last.folder}: expected a validation case with a lesion, found none")
-    if len(gain) == 1:
-        return [("the only case", str(gain.index[0]))]
-    places = {"best gain": len(gain) - 1, "median gain": len(gain) // 2, "worst": 0}
-    chosen: dict[str, str] = {}
-    for title, place in places.items():
-        chosen.setdefault(str(gain.index[place]), title)
-    return [(title, case_id) for case_id, title in chosen.items()]
+def write_boxes(results: Path, rows: Sequence[str], name: str) -> list[Path]:
+    """DSC and HD95 of every validation case: a box a row, a dot a case (its mean over the seeds).
 
-
-def write_pictures(results: Path, rows: Sequence[str], name: str, *, seed: int = 0) -> list[Path]:
-    """Contours over one slice of each chosen case (MedIA 2021, Figs. 4 to 6): reference first, then a column a row.
-
-    The slice is the one with the largest reference area; a case's 3D DSC stands under its row's picture.
+    Box: quartiles and median; whiskers: the farthest case within 1.5 times the box's height.
     """
-    runs = {}
-    for row, found in drawable(results, rows).items():
-        runs[row] = next((run for run in found if run.seed == seed), None)
-        if runs[row] is None:
-            raise InputError(f"{results / row}: expected an evaluated run of seed {seed}, found none; see --seed")
-    cases = choose_cases(runs[rows[0]], runs[rows[-1]])
+    runs = drawable(results, rows)
+    classes = list(dict.fromkeys(runs[rows[0]][0].metrics["class"]))
+    generator = np.random.default_rng(0)                           # of the dots' places, never of their values
     with plt.style.context(STYLE):
+        colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
         figure, axes = plt.subplots(
-            len(cases), len(rows) + 1, squeeze=False, layout="constrained",
-            figsize=(2.1 * (len(rows) + 1), 2.25 * len(cases) + 0.4),
+            len(classes), len(BOXES), squeeze=False, layout="constrained",
+            figsize=(3.6 * len(BOXES), len(classes) * (0.9 + 0.34 * len(rows))),
         )
-        for panels, (title, case_id) in zip(axes, cases, strict=True):
-            draw_case(panels, title, case_id, runs)
-        for axis, title in zip(axes[0], ("reference", *rows), strict=True):
-            axis.set_title(title)
+        for panels, class_name in zip(axes, classes, strict=True):
+            for axis, (column, title) in zip(panels, BOXES, strict=True):
+                cases = [case_values(runs[row], class_name, column) for row in rows]
+                draw_boxes(axis, cases, colours, generator)
+                axis.set_yticks(range(len(rows)), rows if axis is panels[0] else [""] * len(rows))
+                axis.tick_params(axis="y", length=0)
+                axis.invert_yaxis()
+                axis.set_title(f"{title}, {class_name}" if len(classes) > 1 else title)
+                axis.set_xlim(*((-0.02, 1.02) if column == "dsc" else (0, None)))
+        seeds = {len(found) for found in runs.values()}
+        mean = f", mean of {'/'.join(map(str, sorted(seeds)))} seeds" if seeds != {1} else ""
+        figure.supxlabel(f"a dot a validation case{mean}; box: quartiles; whiskers: within 1.5 box widths", fontsize=7)
         return save(figure, results, name)
 
 
-def draw_case(panels: Sequence[plt.Axes], title: str, case_id: str, runs: dict[str, Run]) -> None:
-    first = next(iter(runs.values()))
-    data = Path(read_json(first.folder / "config.json")["data"])
-    if read_meta(data).fingerprint != first.settings.get("data_fingerprint"):
-        raise InputError(f"{data}: expected the data set that {first.folder} was trained on, found another")
-    paths = sorted((data / "val" / "label").glob(f"{case_id}_????.npy"))
-    labels = [np.load(path, allow_pickle=False) for path in paths]
-    if not labels:
-        raise InputError(f"{data}: expected the slices of case {case_id}, found none")
-    z = int(np.argmax([np.count_nonzero(label) for label in labels]))
-    image = np.load(data / "val" / "image" / f"{case_id}_{z:04d}.npy", allow_pickle=False).astype(np.float32)
-    shown = image[display_channel(image, labels[z])]
-    window = crop(shown, labels[z] > 0)
-    volumes = {row: nib.load(run.folder / "predictions" / f"{case_id}.nii.gz") for row, run in runs.items()}
-    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-    for axis, (row, run) in zip(panels, [("reference", None), *runs.items()], strict=True):
-        dx, dy, _ = next(iter(volumes.values())).header.get_zooms()
-        draw_image(axis, shown[window], aspect=dy / dx)
-        draw_mask(axis, labels[z][window] > 0, REFERENCE_COLOUR)
-        axis.set_xlabel(f"{title}: {case_id}, slice {z}")
-        if run is not None:
-            draw_mask(axis, np.asarray(volumes[row].dataobj)[..., z][window] > 0, colours[list(runs).index(row)])
-            of_case = run.metrics[run.metrics["case_id"] == case_id]
-            axis.set_xlabel(f"DSC {of_case['dsc'].mean():.3f}, HD95 {of_case['hd95_mm'].mean():.1f} mm")
+def case_values(runs: Sequence[Run], class_name: str, column: str) -> np.ndarray:
+    """A metric of each case, mean over the seeds, by case id."""
+    every = pd.concat([run.metrics[run.metrics["class"] == class_name] for run in runs])
+    return every.groupby("case_id")[column].mean().to_numpy()
 
 
-def display_channel(image: np.ndarray, label: np.ndarray) -> int:
-    """The channel of image (C, H, W) in which the lesion stands out most: |difference of means| over the sd."""
-    inside = label > 0
-    if not inside.any() or inside.all():
-        return 0
-    contrast = [abs(c[inside].mean() - c[~inside].mean()) / (c.std() + 1e-6) for c in image]
-    return int(np.argmax(contrast))
+def draw_boxes(axis: plt.Axes, cases: Sequence[np.ndarray], colours: Sequence[str], generator) -> None:
+    boxes = axis.boxplot(
+        cases, positions=range(len(cases)), orientation="horizontal", widths=0.55, showfliers=False, patch_artist=True,
+        medianprops={"color": "black", "linewidth": 1.4},
+    )
+    for position, (box, values) in enumerate(zip(boxes["boxes"], cases, strict=True)):
+        box.set(facecolor="0.9", edgecolor="0.3")
+        places = position + generator.uniform(-0.16, 0.16, len(values))
+        axis.scatter(values, places, s=9, color=colours[position], edgecolors="white", linewidths=0.3, zorder=3)
+    axis.grid(visible=False, axis="y")
 
 
-def crop(image: np.ndarray, lesion: np.ndarray) -> tuple[slice, slice]:
-    """A square around what is not background in image (H, W), with a small margin."""
-    low, high = np.percentile(image, (1, 99.5))
-    used = (image > low + 0.1 * (high - low)) | lesion
-    first, last = np.array([np.flatnonzero(used.any(axis=1 - axis))[[0, -1]] for axis in (0, 1)]).T
-    side = min(int((last - first).max()) + 5, min(image.shape))
-    starts = np.clip((first + last - side) // 2 + 1, 0, np.array(image.shape) - side)
-    return tuple(slice(start, start + side) for start in starts)
+def write_shares(results: Path, rows: Sequence[str], name: str) -> list[Path]:
+    """Share of a slice that is lesion, over the slices that have one (breast-ultrasound study, Fig. 3).
 
-
-def draw_image(axis: plt.Axes, image: np.ndarray, *, aspect: float) -> None:
-    """Array axes are (x, y): shown with x to the right and y up, as a viewer does."""
-    low, high = np.percentile(image, (1, 99.5))
-    limits = {"vmin": low, "vmax": max(high, low + 1e-6)}
-    axis.imshow(image.T, cmap="gray", origin="lower", interpolation="nearest", aspect=aspect, **limits)
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(False)
-
-
-def draw_mask(axis: plt.Axes, mask: np.ndarray, colour: str) -> None:
-    if mask.any() and not mask.all():
-        lines = axis.contour(mask.T.astype(float), levels=[0.5], colors=[colour], linewidths=1.2)
-        lines.set_path_effects(OUTLINE)
+    The data set is that of the first row; how many slices have none stands in the titles.
+    """
+    run = drawable(results, rows)[rows[0]][0]
+    meta = read_meta(data_of(run))
+    with plt.style.context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.8), layout="constrained", sharex=True)
+        for axis, (part, title) in zip(axes, (("train", "training"), ("val", "validation")), strict=True):
+            label = load_slices(meta, part).label
+            share = 100 * (label > 0).flatten(1).float().mean(dim=1).numpy()           # (N,) per cent
+            lesions = share[share > 0]
+            # The lesions of a data set differ by orders of magnitude: only a logarithmic axis shows them all.
+            edges = np.geomspace(100 / meta.size**2, 100, 25)
+            axis.hist(lesions, bins=edges, color="#0072B2", edgecolor="white", linewidth=0.4)
+            axis.set_xscale("log")
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+            median = f", median {np.median(lesions):.2g} %" if len(lesions) else ""
+            axis.set(xlabel="share of the slice (%)", ylabel="slices")
+            axis.set_title(f"{title}: {len(lesions)} of {len(share)} slices\nhave a lesion{median}")
+        return save(figure, results, name)

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from dataloader import FORMAT
 from datasets import DATASETS, Case, Volume, find_cases, read_case
 from distance import distance_maps
+from grid import resize, scale
 from provenance import PACKAGES, package_version
 from utils import (
     InputError,
@@ -55,30 +55,6 @@ class SliceJob:
     folder: Path
     size: int
     convention: str
-
-
-def scale(image: np.ndarray) -> np.ndarray:
-    """Scale each volume of image (C, X, Y, Z) to [0, 1] by its own minimum and maximum."""
-    low = image.min(axis=(1, 2, 3), keepdims=True).astype(np.float64)
-    high = image.max(axis=(1, 2, 3), keepdims=True).astype(np.float64)
-    return ((image - low) / (high - low)).astype(np.float32)
-
-
-def resize(volume: Volume, size: int) -> Volume:
-    """Resize each slice to ``size`` x ``size``: linear, labels nearest, no anti-aliasing; spacing follows."""
-    width, height, _ = volume.label.shape
-    if (width, height) == (size, size):
-        return volume
-    slices = torch.from_numpy(volume.image).permute(3, 0, 1, 2)                      # (Z, C, X, Y)
-    image = functional.interpolate(slices, size=(size, size), mode="bilinear", align_corners=False)
-    labels = torch.from_numpy(volume.label).permute(2, 0, 1)[:, None]                # (Z, 1, X, Y)
-    label = functional.interpolate(labels, size=(size, size), mode="nearest-exact")
-    dx, dy, dz = volume.spacing
-    return Volume(
-        image.permute(1, 2, 3, 0).numpy(),                                           # (C, size, size, Z)
-        label[:, 0].permute(1, 2, 0).numpy(),                                        # (size, size, Z)
-        (dx * width / size, dy * height / size, dz),
-    )
 
 
 def slice_case(job: SliceJob) -> dict:
@@ -247,6 +223,7 @@ def build(args: argparse.Namespace, cases: Sequence[Case], folder: Path) -> str:
         "split": rule,
         "slices": {part: sum(row["n_slices"] for row in rows if row["split"] == part) for part in ("train", "val")},
         "content": content,
+        "source": str(args.source),
         "versions": {name: package_version(name) for name in PACKAGES},
     })
     left_out = f", {len(cases) - len(used)} cases in neither list" if len(used) < len(cases) else ""

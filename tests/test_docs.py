@@ -31,9 +31,8 @@ def test_documents_name_what_is_there(document):
 @pytest.mark.parametrize("command", ["preprocess.py", "train.py", "eval.py"])
 def test_flags_in_the_documents_exist(command):
     """Each --flag that a document gives a command is in its help."""
-    helps = (
-        [command] if command != "eval.py" else ["eval.py run", "eval.py table", "eval.py curves", "eval.py pictures"]
-    )
+    words = ("run", "table", "compare", "curves", "boxes", "pictures", "maps", "shares", "predict")
+    helps = [f"eval.py {word}" for word in words] if command == "eval.py" else [command]
     known = "".join(
         subprocess.run(
             [sys.executable, *words.split(), "--help"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -2,16 +2,22 @@ import csv
 import json
 import math
 import shutil
+import subprocess
 
 import matplotlib.image
+import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from medpy.metric import binary
 from raw_data import call
 from scipy import ndimage
 
 import eval as evaluate
+import figures
+import pictures
+import runs
 import tables
 import train
 from utils import InputError
@@ -56,13 +62,51 @@ def test_metrics_are_medpys_on_the_saved_predictions(results, sliced):
     assert scored
 
 
-def test_a_picture_and_curves_have_content(results):
-    evaluate.main(["curves", str(results), "--rows", "gdl", "gdl-boundary", "--name", "curves"])
-    evaluate.main(["pictures", str(results), "--rows", "gdl", "gdl-boundary", "--name", "pictures"])
-    for name in ("curves", "pictures"):
-        pixels = matplotlib.image.imread(results / f"{name}.png")
-        assert min(pixels.shape[:2]) > 300 and 0.02 < (pixels[..., :3].min(axis=-1) < 0.9).mean() < 0.98
-        assert (results / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+@pytest.mark.parametrize("name", ["curves", "pictures", "boxes", "maps", "shares"])
+def test_a_figure_has_content(results, name):
+    evaluate.main([name, str(results), "--rows", "gdl", "gdl-boundary", "--name", name])
+    pixels = matplotlib.image.imread(results / f"{name}.png")[..., :3]
+    dark = pixels.min(axis=-1) < 0.9
+    assert min(pixels.shape[:2]) > 300 and 0.02 < dark.mean() < 0.98
+    # Nothing is cut: the outermost pixels are background.
+    for edge in (dark[0], dark[-1], dark[:, 0], dark[:, -1]):
+        assert not edge.any()
+    pdf = (results / f"{name}.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF") and b"/FontFile2" in pdf  # text as text, its font embedded
+
+
+def test_curves_smooth_as_they_say(results, monkeypatch):
+    (log,) = [figures.read_log(run) for run in runs.find_runs(results, "gdl", [0])]
+    drawn = []
+    monkeypatch.setattr(figures, "read_log", lambda run: pd.concat([log] * 4).assign(val_dsc_3d=[0.1, 0.3, 0.5, 0.9]))
+    monkeypatch.setattr(figures, "draw_curve", lambda axis, seeds, label: drawn.append([*seeds[0]]))
+    figures.write_curves(results, ["gdl"], "smooth", smooth=2)
+    assert drawn[1] == pytest.approx([0.1, 0.2, 0.4, 0.7])
+
+
+def test_errors_are_filled_where_only_one_mask_is(results):
+    figure, axis = plt.subplots()
+    prediction, reference = np.zeros((2, 6, 5), dtype=bool)
+    prediction[1:3, 1], reference[2:5, 1] = True, True
+    pictures.draw_errors(axis, prediction, reference)
+    negative, positive = (image.get_array()[..., 3] > 0 for image in axis.get_images())
+    # Rows of an image are y: x = 3 and 4 are missed, x = 1 is too much.
+    assert np.argwhere(negative).tolist() == [[1, 3], [1, 4]] and np.argwhere(positive).tolist() == [[1, 1]]
+    plt.close(figure)
+
+
+def test_a_box_is_of_cases_averaged_over_seeds(handmade):
+    gdl = runs.find_runs(handmade, "gdl")
+    assert figures.case_values(gdl, "lesion", "dsc") == pytest.approx([0.45, 0.25])
+
+
+def test_cases_are_best_median_and_worst(tmp_path):
+    for row, gains in (("a", (0, 0, 0, 0, 0)), ("b", (0.3, -0.2, 0.1, 0.0, 0.2))):
+        cases = [case(str(i), 0.5 + gain, 1.0) for i, gain in enumerate(gains)]
+        write_run(tmp_path / row / "seed0", cases, {"seed": 0})
+    a, b = (runs.find_runs(tmp_path, row)[0] for row in "ab")
+    assert pictures.choose_cases(a, b) == [("best gain", "0"), ("median gain", "2"), ("worst gain", "1")]
+    assert pictures.choose_cases(b, b) == [("best", "0"), ("median", "2"), ("worst", "1")]
 
 
 # Tables from metrics files made by hand -----------------------------------------------------------------------------
@@ -112,13 +156,17 @@ def test_mean_and_sd_over_seeds_beside_the_published_figure(handmade, capsys):
         for line in text.splitlines()
         if "|" in line
     }
-    assert lines["gdl"] == ["0.350 (0.212)", "11.00 (7.07)", "0.511 (0.016)", "5.320 (1.742)", "2", "1 of 4", "0 of 4"]
+    # Ours less the published 0.511 and 5.32.
+    assert float(gdl["difference_dsc"]) == pytest.approx(-0.161)
+    assert float(gdl["difference_hd95_mm"]) == pytest.approx(5.68)
+    ours, theirs = ["0.350 (0.212)", "11.00 (7.07)"], ["0.511 (0.016)", "5.320 (1.742)"]
+    assert lines["gdl"] == [*ours, *theirs, "-0.161", "+5.68", "2", "1 of 4", "0 of 4"]
     assert lines["focal"][:2] == ["**0.800**", "**1.50**"] and lines["boundary"][:3] == [
         "0.000",
         "collapsed (2 missed)",
         "NA",
     ]
-    assert "no run" in lines["hausdorff"]
+    assert "no run" in lines["hausdorff"] and "No finished run of hausdorff." in text
 
 
 def test_slices_weigh_alike_beside_midls_figures(handmade):
@@ -138,8 +186,36 @@ def test_latex_escapes_and_uses_booktabs(handmade):
     write_run(handmade / "a_b" / "seed0", [case("1", 0.5, 1.0), case("2", 0.5, 1.0)], {"seed": 0})
     tables.write_table(handmade, ["gdl", "a_b"], "t")  # a row of the user's own
     text = (handmade / "t.tex").read_text()
-    assert r"a\_b" in text and text.count(r"\\") == 3 and r"\toprule" in text
+    assert r"a\_b" in text and text.count(r"\\") == 3 and r"\toprule" in text and "diagonal; both empty" in text
     assert text.count("{") == text.count("}")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
+def test_latex_compiles_alone_and_inside_a_paper(handmade, tmp_path):
+    row = r"50%_#1&~^\x{}$<|>"
+    write_run(handmade / row / "seed0", [case("1", 0.5, 1.0), case("2", 0.5, 1.0)], {"seed": 0})
+    tables.write_table(handmade, ["gdl", row], "t")
+    paper = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{t}\par\input{t}\end{document}"
+    (handmade / "paper.tex").write_text(paper)
+    for name in ("t", "paper"):
+        command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", f"{name}.tex"]
+        done = subprocess.run(command, cwd=handmade, capture_output=True, text=True)
+        assert done.returncode == 0 and (handmade / f"{name}.pdf").stat().st_size > 1000, done.stdout
+
+
+def test_several_classes_have_their_share_of_voxels(tmp_path):
+    folder = tmp_path / "acdc" / "gdl" / "seed0"
+    folder.mkdir(parents=True)
+    settings = {"data_fingerprint": "f", "dataset": "acdc"}
+    (folder / "config.json").write_text(json.dumps({"settings": settings}))
+    (folder / "metrics.csv").write_text(
+        "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred,n_voxels\n1,rv,0.5,2,3,10,9,1000\n1,lv,0.7,1,2,40,40,1000\n"
+        "2,rv,0.7,4,5,20,9,1000\n2,lv,0.9,3,4,60,60,1000\n"
+    )
+    text = tables.write_table(tmp_path / "acdc", ["gdl"], "t")
+    rows = {row["class"]: row for row in csv.DictReader((tmp_path / "acdc" / "t.csv").open())}
+    assert float(rows["rv"]["dsc"]) == pytest.approx(0.6) and float(rows["rv"]["voxel_share"]) == 30 / 2000
+    assert float(rows["lv"]["voxel_share"]) == 0.05 and "1.5 %" in text and "share of voxels" in text
 
 
 def test_a_phantom_has_no_published_figure():
@@ -179,6 +255,24 @@ def change_settings(folder, **settings):
             ),
             "found 2 in only one",
         ),
+        (
+            lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
+                "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n1,lesion,1,1,1,1,1\n2,lesion,1,1,1,1,1"
+            ),
+            "line 3 is cut off",
+        ),
+        (
+            lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
+                "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n1,lesion,1,1,1,1,1\n1,lesion,1,1,1,1,1\n"
+            ),
+            "found 1 twice",
+        ),
+        (
+            lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
+                "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred,space\n1,lesion,1,1,1,1,1,native\n2,lesion,1,1,1,1,1,native\n"
+            ),
+            "expected metrics in sliced space, found native",
+        ),
     ],
 )
 def test_runs_that_do_not_belong_together_are_named(handmade, damage, named):
@@ -212,6 +306,22 @@ def test_an_unknown_row_is_answered_with_the_rows_there_are(handmade, monkeypatc
     code = call(evaluate, command, handmade, "--rows", "gdl", "gdll", "--name", "t", monkeypatch=monkeypatch)
     assert code == 2
     assert "expected rows with an evaluated run (boundary, focal, gdl), found gdll" in capsys.readouterr().err
+
+
+def test_a_row_that_is_still_training_is_marked(handmade):
+    (handmade / "my-row" / "seed0").mkdir(parents=True)
+    text = tables.write_table(handmade, ["gdl", "my-row"], "t")
+    assert "No finished run of my-row." in text and "no run" in text
+    with pytest.raises(InputError, match="found none of my-row"):
+        figures.write_curves(handmade, ["gdl", "my-row"], "t")
+
+
+def test_a_log_that_is_cut_off_is_named(handmade):
+    for row in ("gdl", "focal"):
+        for folder in (handmade / row).iterdir():
+            (folder / "log.csv").write_text("epoch,train_dsc,val_dsc_3d,val_hd95_3d_mm\n0,0.1,0.2,3.25\n1,0.1,0.2,3.")
+    with pytest.raises(InputError, match="log.csv: line 3 is cut off"):
+        figures.write_curves(handmade, ["gdl", "focal"], "t")
 
 
 def test_more_rows_than_the_style_can_tell_apart_are_refused_and_ten_are_drawn(handmade, monkeypatch, capsys):

@@ -1,0 +1,161 @@
+"""metrics.csv of a run: its predictions on the validation cases, measured on the sliced or on the scans' own grid."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from torch import Tensor
+
+from dataloader import Case, Meta, Slices, load_slices
+from datasets import DATASETS, classes_of, find_cases, read_nifti
+from datasets import Case as RawCase
+from grid import resize_label
+from inference import Model, native_probabilities, predict_cases
+from metrics import dsc, lesion_detection, surface_metrics, volume_difference
+from scans import save_on_grid
+from utils import InputError, atomic_path, cpu_count, progress, read_json, write_rows
+
+METRIC_COLUMNS = (
+    "case_id", "class", "dsc", "hd95_mm", "hd_mm", "n_ref", "n_pred", "outcome", "hd95_max_mm", "assd_mm",
+    "surface_dice", "volume_difference_mm3", "avd_percent", "lesion_recall", "lesion_precision", "lesion_f1",
+    "lesion_count_difference", "class_index", "n_voxels", "tolerance_mm", "checkpoint", "epoch", "space",
+)
+SLICE_COLUMNS = ("case_id", "class", "n_slices", "n_empty_slices", "dsc", "hd95_mm", "hd_mm", "class_index")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to measure: epoch, grid, the surface Dice's tolerance, a raw label value that is taken out of both masks."""
+
+    checkpoint: str
+    space: str
+    source: Path | None
+    tolerance_mm: float
+    ignore_label: int | None
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Prediction and reference classes (X, Y, Z) of a case on one grid, its spacing in mm, voxels to leave out."""
+
+    case_id: str
+    prediction: np.ndarray
+    reference: np.ndarray
+    spacing: tuple[float, float, float]
+    ignore: np.ndarray | None = None
+
+
+def measure_run(folder: Path, model: Model, meta: Meta, options: Options) -> tuple[list[dict], float]:
+    """Write predictions/, metrics_2d.csv and metrics.csv of a run.
+
+    Returns the lines of metrics.csv and the share of empty validation slices, by which MIDL's split can be known.
+    """
+    val = load_slices(meta, "val").to(model.device)
+    grids = native_grids(meta, val, options) if options.space == "native" else None
+    common = {"tolerance_mm": options.tolerance_mm, "checkpoint": options.checkpoint, "epoch": model.epoch,
+              "space": options.space}
+    lines: list[Future] = []
+    # Distances are computed in compiled code that lets other threads run, while the network goes on.
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        for masks in predicted_masks(folder, model, val, grids):
+            for k, name in list(enumerate(meta.class_names))[1:]:
+                lines.append(pool.submit(measure_class, masks, name, k, common))
+        rows, slice_rows = zip(*(line.result() for line in progress(lines, desc="measuring", unit="case")), strict=True)
+    write_rows(folder / "metrics_2d.csv", slice_rows, SLICE_COLUMNS)
+    # Last: its presence says that the run is evaluated.
+    write_rows(folder / "metrics.csv", rows, METRIC_COLUMNS)
+    return list(rows), float((val.label == 0).flatten(1).all(dim=1).float().mean())
+
+
+def predicted_masks(
+    folder: Path, model: Model, val: Slices, grids: dict[str, "NativeGrid"] | None
+) -> Iterator[Masks]:
+    """The masks of each validation case, written to predictions/ on the way, and to predictions_native/."""
+    cases = progress(list(val.case_ranges()), desc="predicting", unit="case", leave=False)
+    for (case, at), logits in zip(cases, predict_cases(model, val), strict=True):
+        prediction = to_volume(logits.argmax(1))
+        reference = to_volume(val.label[at])
+        save_prediction(folder / "predictions" / f"{case.case_id}.nii.gz", prediction, case)
+        if grids is None:
+            yield Masks(case.case_id, prediction, reference, case.spacing)
+            continue
+        grid = grids[case.case_id]
+        reference, spacing, ignore = grid.read(to_volume(val.label[at]))
+        prediction = to_volume(native_probabilities(logits, reference.shape[:2]).argmax(1))
+        save_on_grid(folder / "predictions_native" / f"{case.case_id}.nii.gz", prediction, grid.case.images[0])
+        yield Masks(case.case_id, prediction, reference, spacing, ignore)
+
+
+def to_volume(slices: Tensor) -> np.ndarray:
+    """Classes (Z, X, Y) as (X, Y, Z) uint8."""
+    return np.moveaxis(slices.byte().cpu().numpy(), 0, -1)
+
+
+def save_prediction(path: Path, prediction: np.ndarray, case: Case) -> None:
+    """NIfTI of one case on its sliced grid; prediction (X, Y, Z) uint8."""
+    image = nib.Nifti1Image(prediction, np.diag([*case.spacing, 1.0]))
+    image.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
+@dataclass(frozen=True)
+class NativeGrid:
+    """Where a validation case came from."""
+
+    case: RawCase
+    meta: Meta
+    ignore_label: int | None
+
+    def read(self, sliced: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float], np.ndarray | None]:
+        """Its classes (X, Y, Z), spacing in mm and voxels to leave out; they must be what was sliced (S, S, Z)."""
+        voxels, spacing = read_nifti(self.case.case_id, self.case.label)
+        reference = classes_of(DATASETS[self.meta.dataset], self.case, voxels)
+        if not np.array_equal(resize_label(reference, self.meta.size), sliced):
+            raise InputError(f"{self.case.label}: expected the label that {self.meta.root} was sliced from")
+        return reference, spacing, None if self.ignore_label is None else voxels == self.ignore_label
+
+
+def native_grids(meta: Meta, val: Slices, options: Options) -> dict[str, NativeGrid]:
+    """The raw files of each validation case; ``InputError`` where one is not there."""
+    source = options.source or read_json(meta.root / "meta.json").get("source")
+    if source is None:
+        raise InputError(f"{meta.root}: expected to know its raw data, found no source in meta.json; --source names it")
+    raw = {case.case_id: case for case in find_cases(meta.dataset, Path(source))}
+    for case in val.cases:
+        if case.case_id not in raw:
+            raise InputError(f"{source}: expected the raw scan of {case.case_id}, found none")
+    return {case.case_id: NativeGrid(raw[case.case_id], meta, options.ignore_label) for case in val.cases}
+
+
+def measure_class(masks: Masks, name: str, k: int, common: dict) -> tuple[dict, dict]:
+    """The line of one class in metrics.csv and in metrics_2d.csv."""
+    prediction, reference = masks.prediction == k, masks.reference == k
+    if masks.ignore is not None:
+        prediction, reference = prediction & ~masks.ignore, reference & ~masks.ignore
+    key = {"case_id": masks.case_id, "class": name, "class_index": k}
+    row = volume_row(prediction, reference, masks.spacing, common["tolerance_mm"])
+    return {**key, **row, **common}, {**key, **slice_row(prediction, reference, masks.spacing)}
+
+
+def volume_row(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], tolerance_mm: float) -> dict:
+    """3D metrics of one class, with the WMH challenge's volume and lesion metrics; masks (X, Y, Z), spacing in mm."""
+    row = {"dsc": dsc(prediction, reference), "n_voxels": reference.size}
+    row |= {"n_ref": int(reference.sum()), "n_pred": int(prediction.sum())}
+    row |= surface_metrics(prediction, reference, spacing, tolerance_mm=tolerance_mm)
+    row |= volume_difference(prediction, reference, spacing) | lesion_detection(prediction, reference)
+    return {name: value for name, value in row.items() if name in METRIC_COLUMNS}
+
+
+def slice_row(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> dict:
+    """Means of the 2D metrics over the slices of one volume; a slice empty in both counts as DSC 1 and 0 mm."""
+    rows = []
+    for z in range(reference.shape[2]):
+        pair = prediction[..., z], reference[..., z]
+        rows.append({"dsc": dsc(*pair), **surface_metrics(*pair, spacing[:2])})
+    empty = int((~reference.any(axis=(0, 1))).sum())
+    means = {name: float(np.mean([row[name] for row in rows])) for name in ("dsc", "hd95_mm", "hd_mm")}
+    return {"n_slices": len(rows), "n_empty_slices": empty, **means}

@@ -1,0 +1,221 @@
+"""Pictures of validation slices: contours and errors of each row, and the maps that losses are made of."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nibabel as nib
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.colors import ListedColormap, Normalize, TwoSlopeNorm, to_rgba
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from dataloader import read_meta
+from distance import region_wise_map
+from figures import STYLE, data_of, drawable, save
+from runs import Run
+from utils import InputError
+
+# Apart in grey too: the reference is light, the prediction dark.
+REFERENCE, PREDICTION = "#F0E442", "#D55E00"
+OUTLINE = [patheffects.withStroke(linewidth=2.2, foreground="black")]    # readable on white and on black
+MAPS = (
+    ("ac", "active contour\n(Eq. 17)"),
+    ("cao", "Cao et al.\n(Eq. 29)"),
+    ("boundary", "boundary distance, mm\n(Eq. 3)"),
+    ("rrw", "rectified (RRW)\n(Eq. 4)"),
+)
+
+
+def choose_cases(first: Run, last: Run) -> list[tuple[str, str]]:
+    """Cases by rule: where the last row gains most DSC over the first, the median, and the worst, a failure case."""
+    gain = (last.metrics.groupby("case_id")["dsc"].mean() - first.metrics.groupby("case_id")["dsc"].mean())
+    sized = last.metrics.groupby("case_id")["n_ref"].sum()
+    gain = gain[sized > 0].sort_values(kind="stable")
+    if gain.empty:
+        raise InputError(f"{last.folder}: expected a validation case with a lesion, found none")
+    if len(gain) == 1:
+        return [("the only case", str(gain.index[0]))]
+    # One row has no gain over itself: its own best, median and worst.
+    words = ("best gain", "median gain", "worst gain")
+    if first.folder == last.folder:
+        gain = last.metrics.groupby("case_id")["dsc"].mean()[sized > 0].sort_values(kind="stable")
+        words = ("best", "median", "worst")
+    places = dict(zip(words, (len(gain) - 1, len(gain) // 2, 0), strict=True))
+    chosen: dict[str, str] = {}
+    for title, place in places.items():
+        chosen.setdefault(str(gain.index[place]), title)
+    return [(title, case_id) for case_id, title in chosen.items()]
+
+
+def write_pictures(results: Path, rows: Sequence[str], name: str, *, seed: int = 0) -> list[Path]:
+    """One slice of each chosen case (MedIA 2021, Figs. 1 and 4 to 6): image and reference, then a column a row.
+
+    Contours of reference and prediction; what only one of them has is filled. The slice is the one with the largest
+    reference area; a case's 3D DSC and HD95 stand under its row's picture.
+    """
+    runs = {}
+    for row, found in drawable(results, rows).items():
+        runs[row] = next((run for run in found if run.seed == seed), None)
+        if runs[row] is None:
+            raise InputError(f"{results / row}: expected an evaluated run of seed {seed}, found none; see --seed")
+    cases = choose_cases(runs[rows[0]], runs[rows[-1]])
+    data = data_of(runs[rows[0]])
+    with plt.style.context(STYLE):
+        figure, axes = plt.subplots(
+            len(cases), len(rows) + 2, squeeze=False, layout="constrained",
+            figsize=(2.0 * (len(rows) + 2), 2.2 * len(cases) + 0.6),
+        )
+        for panels, (title, case_id) in zip(axes, cases, strict=True):
+            draw_case(panels, f"{title}: {case_id}", read_picture(data, case_id), case_id, runs)
+        for axis, title in zip(axes[0], ("image", "reference", *rows), strict=True):
+            axis.set_title(title)
+        figure.legend(handles=legend(), loc="outside lower center", ncols=4, title=rule(rows, len(cases)))
+        return save(figure, results, name)
+
+
+def rule(rows: Sequence[str], cases: int) -> str:
+    """How the cases were chosen, in print."""
+    if cases == 1:
+        return ""
+    if len(rows) == 1:
+        return f"cases: best, median and worst DSC of {rows[0]}"
+    return f"cases: best, median and worst gain in DSC of {rows[-1]} over {rows[0]}"
+
+
+def legend() -> list:
+    shown = (("reference", REFERENCE), ("prediction", PREDICTION))
+    lines = [Line2D([], [], color=colour, path_effects=OUTLINE, label=label) for label, colour in shown]
+    filled = (("false negative", REFERENCE), ("false positive", PREDICTION))
+    return lines + [Patch(facecolor=colour, alpha=0.6, edgecolor="0.3", label=label) for label, colour in filled]
+
+
+def read_picture(data: Path, case_id: str) -> tuple[np.ndarray, np.ndarray, int, float]:
+    """Image and label (X, Y) of the slice with the largest reference, its number and the ratio of its pixels' sides."""
+    paths = sorted((data / "val" / "label").glob(f"{case_id}_????.npy"))
+    labels = [np.load(path, allow_pickle=False) for path in paths]
+    if not labels:
+        raise InputError(f"{data}: expected the slices of case {case_id}, found none")
+    z = int(np.argmax([np.count_nonzero(label) for label in labels]))
+    image = np.load(data / "val" / "image" / f"{case_id}_{z:04d}.npy", allow_pickle=False).astype(np.float32)
+    dx, dy, _ = next(case.spacing for case in read_meta(data).cases if case.case_id == case_id)
+    return image[display_channel(image, labels[z])], labels[z], z, dy / dx
+
+
+def draw_case(panels: Sequence[plt.Axes], title: str, picture: tuple, case_id: str, runs: dict[str, Run]) -> None:
+    image, label, z, aspect = picture
+    window = crop(image, label > 0)
+    reference = label[window] > 0
+    for axis in panels:
+        draw_image(axis, image[window], aspect=aspect)
+    panels[0].set_xlabel(f"{title}, slice {z}")
+    draw_contour(panels[1], reference, REFERENCE)
+    for axis, run in zip(panels[2:], runs.values(), strict=True):
+        prediction = read_prediction(run, case_id, label.shape)[..., z][window] > 0
+        draw_errors(axis, prediction, reference)
+        draw_contour(axis, reference, REFERENCE)
+        draw_contour(axis, prediction, PREDICTION)
+        of_case = run.metrics[run.metrics["case_id"] == case_id]
+        axis.set_xlabel(f"DSC {of_case['dsc'].mean():.3f}, HD95 {of_case['hd95_mm'].mean():.1f} mm")
+
+
+def read_prediction(run: Run, case_id: str, shape: tuple[int, int]) -> np.ndarray:
+    """Classes (X, Y, Z) of a case on the sliced grid."""
+    path = run.folder / "predictions" / f"{case_id}.nii.gz"
+    try:
+        prediction = np.asarray(nib.load(path).dataobj)
+    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+        raise InputError(f"{path}: expected a prediction, found {error}; evaluate the run again") from None
+    if prediction.shape[:2] != shape:
+        raise InputError(f"{path}: expected slices of {shape}, found {prediction.shape}; evaluate the run again")
+    return prediction
+
+
+def display_channel(image: np.ndarray, label: np.ndarray) -> int:
+    """The channel of image (C, H, W) in which the lesion stands out most: |difference of means| over the sd."""
+    inside = label > 0
+    if not inside.any() or inside.all():
+        return 0
+    contrast = [abs(c[inside].mean() - c[~inside].mean()) / (c.std() + 1e-6) for c in image]
+    return int(np.argmax(contrast))
+
+
+def crop(image: np.ndarray, lesion: np.ndarray) -> tuple[slice, slice]:
+    """A square around what is not background in image (H, W), with a small margin."""
+    low, high = np.percentile(image, (1, 99.5))
+    used = (image > low + 0.1 * (high - low)) | lesion
+    first, last = np.array([np.flatnonzero(used.any(axis=1 - axis))[[0, -1]] for axis in (0, 1)]).T
+    side = min(int((last - first).max()) + 5, min(image.shape))
+    starts = np.clip((first + last - side) // 2 + 1, 0, np.array(image.shape) - side)
+    return tuple(slice(start, start + side) for start in starts)
+
+
+def draw_image(axis: plt.Axes, image: np.ndarray, *, aspect: float) -> None:
+    """Array axes are (x, y): shown with x to the right and y up, as a viewer does."""
+    low, high = np.percentile(image, (1, 99.5))
+    limits = {"vmin": low, "vmax": max(high, low + 1e-6)}
+    axis.imshow(image.T, cmap="gray", origin="lower", interpolation="nearest", aspect=aspect, **limits)
+    hide_axes(axis)
+
+
+def hide_axes(axis: plt.Axes) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+
+
+def draw_contour(axis: plt.Axes, mask: np.ndarray, colour: str) -> None:
+    if mask.any() and not mask.all():
+        lines = axis.contour(mask.T.astype(float), levels=[0.5], colors=[colour], linewidths=1.0)
+        lines.set_path_effects(OUTLINE)
+
+
+def draw_errors(axis: plt.Axes, prediction: np.ndarray, reference: np.ndarray) -> None:
+    """Pixels that only the prediction or only the reference has, filled in its colour."""
+    for wrong, colour in ((reference & ~prediction, REFERENCE), (prediction & ~reference, PREDICTION)):
+        rgba = np.zeros((*wrong.T.shape, 4))
+        rgba[wrong.T] = to_rgba(colour, 0.6)
+        axis.imshow(rgba, origin="lower", interpolation="nearest", aspect=axis.get_aspect())
+
+
+
+def write_maps(results: Path, rows: Sequence[str], name: str) -> list[Path]:
+    """The maps of one slice's foreground (region-wise paper, Fig. 1): label, active contour, Cao, boundary, RRW.
+
+    The slice is that of the largest reference among the validation cases of the first row.
+    """
+    run = drawable(results, rows)[rows[0]][0]
+    data = data_of(run)
+    sized = run.metrics.groupby("case_id")["n_ref"].sum()
+    case_id = str(sized.idxmax())
+    image, label, z, aspect = read_picture(data, case_id)
+    dx, dy, _ = next(case.spacing for case in read_meta(data).cases if case.case_id == case_id)
+    window = crop(image, label > 0)
+    with plt.style.context(STYLE):
+        figure, axes = plt.subplots(1, len(MAPS) + 1, figsize=(2.2 * (len(MAPS) + 1), 2.6), layout="constrained")
+        draw_image(axes[0], image[window], aspect=aspect)
+        draw_contour(axes[0], label[window] > 0, REFERENCE)
+        axes[0].set_title("image\nand reference")
+        axes[0].set_xlabel(f"{case_id}, slice {z}")
+        for axis, (kind, title) in zip(axes[1:], MAPS, strict=True):
+            found = region_wise_map(label, int(label.max()) + 1, kind, spacing=(dx, dy))[-1][window]
+            draw_map(axis, found, aspect=aspect)
+            draw_contour(axis, label[window] > 0, "white")
+            axis.set_title(title)
+        return save(figure, results, name)
+
+
+def draw_map(axis: plt.Axes, found: np.ndarray, *, aspect: float) -> None:
+    """A map (X, Y) of one class, dark where it rewards and light where it punishes; each sign has half the colours."""
+    low, high = min(float(found.min()), 0.0), max(float(found.max()), 1e-6)
+    colours = plt.get_cmap("cividis")(np.linspace(0 if low < 0 else 0.5, 1, 256))
+    norm = TwoSlopeNorm(0.0, vmin=low, vmax=high) if low < 0 else Normalize(0.0, high)
+    shown = axis.imshow(
+        found.T, cmap=ListedColormap(colours), norm=norm, origin="lower", interpolation="nearest", aspect=aspect
+    )
+    hide_axes(axis)
+    bar = axis.figure.colorbar(shown, ax=axis, location="bottom", shrink=0.9, pad=0.03, aspect=18)
+    ticks = sorted({low, 0.0, high})
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
+    bar.outline.set_linewidth(0.4)

@@ -1,0 +1,94 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from raw_data import call
+from scipy import stats
+
+import comparison
+import eval as evaluate
+from utils import InputError
+
+HEADER = ("case_id", "class", "dsc", "hd95_mm", "hd_mm", "n_ref", "n_pred", "avd_percent")
+
+
+def write_run(folder, values, order=None, **settings):
+    """values: case id -> (dsc, hd95)."""
+    folder.mkdir(parents=True)
+    settings = {"data_fingerprint": "f", "dataset": "isles", **settings}
+    (folder / "config.json").write_text(json.dumps({"settings": settings}))
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER)
+        for case in order or sorted(values):
+            dsc, hd95 = values[case]
+            writer.writerow((case, "lesion", dsc, hd95, hd95 + 1, 9, 9, "nan"))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Five cases; `better` gains 0.1, 0.2, ... 0.5 in DSC, in another order of lines; its second seed 0.2 more."""
+    root = tmp_path / "isles"
+    base = {f"case_{i}": (0.1 * i / 2, 20.0 + i) for i in range(1, 6)}
+    better = {case: (dsc + 0.1 * i, hd95 + (-1) ** i) for i, (case, (dsc, hd95)) in enumerate(base.items(), start=1)}
+    write_run(root / "gdl" / "seed0", base)
+    write_run(root / "better" / "seed0", better, order=sorted(better, reverse=True))
+    write_run(root / "better" / "seed1", {case: (dsc + 0.2, hd95) for case, (dsc, hd95) in better.items()})
+    write_run(root / "same" / "seed0", base)
+    return root
+
+
+def test_by_hand(runs):
+    text = comparison.write_comparison(runs, ["gdl", "better", "same"], "tests", baseline="gdl")
+    rows = {(row["row"], row["metric"]): row for row in csv.DictReader((runs / "tests.csv").open())}
+    row = rows["better", "dsc"]
+    # Mean over seeds gains 0.2, 0.3, 0.4, 0.5, 0.6: mean 0.4; 1 of 32 sign patterns is as large, 2 are in size.
+    assert float(row["difference"]) == pytest.approx(0.4) and row["cases"] == "5" and row["seeds"] == "0 1"
+    assert (float(row["p"]), float(row["p_better"])) == (2 / 32, 1 / 32)
+    assert (float(row["p_holm"]), float(row["p_better_holm"])) == (4 / 32, 2 / 32)
+    assert 0.25 < float(row["ci_low"]) < 0.4 < float(row["ci_high"]) < 0.55
+    assert float(rows["better", "hd95_mm"]["difference"]) == pytest.approx(-0.2)
+    theirs = stats.permutation_test(
+        (np.array([-1, 1, -1, 1, -1]),), np.mean, permutation_type="samples", alternative="less"
+    ).pvalue
+    assert float(rows["better", "hd95_mm"]["p_better"]) == pytest.approx(theirs)
+    assert float(rows["same", "dsc"]["p"]) == 1 and float(rows["same", "dsc"]["difference"]) == 0
+    assert "+0.400" in text and "all 32 permutations" in text and "corrected over the 2 rows" in text
+    assert (runs / "tests.tex").read_text().count(r"\\") == 5
+
+
+def test_better_is_bold_only_below_five_per_cent(runs):
+    many = {f"case_{i}": (0.5 + 0.01 * i, 9.0) for i in range(12)}
+    write_run(runs / "a" / "seed0", many)
+    write_run(runs / "b" / "seed0", {case: (dsc + 0.1, hd95) for case, (dsc, hd95) in many.items()})
+    text = comparison.write_comparison(runs, ["b"], "t", baseline="a", metrics=["dsc"])
+    assert "**<0.001**" in text
+
+
+def test_cases_that_do_not_pair_are_named(runs, monkeypatch, capsys):
+    write_run(runs / "short" / "seed0", {"case_1": (0.5, 1.0), "case_2": (0.5, 1.0)})
+    code = call(evaluate, "compare", runs, "--rows", "short", "--name", "t", monkeypatch=monkeypatch)
+    assert code == 2 and "found case_3 in only one" in capsys.readouterr().err and not list(runs.glob("t.*"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "named"),
+    [
+        (["better"], {"baseline": "none"}, "found none"),
+        (["gdl"], {"baseline": "gdl"}, "expected an evaluated run of a row beside gdl"),
+        (["better"], {"baseline": "gdl", "metrics": ["assd_mm"]}, "a column assd_mm, found none"),
+        (["better"], {"baseline": "gdl", "metrics": ["avd_percent"]}, "expected a avd_percent of every case"),
+        (["better"], {"baseline": "gdl", "level": "slice"}, "metrics_2d.csv, found none"),
+    ],
+)
+def test_what_cannot_be_compared(runs, rows, options, named):
+    with pytest.raises(InputError, match=named):
+        comparison.write_comparison(runs, rows, "t", **options)
+    assert not list(runs.glob("t.*"))
+
+
+def test_a_row_without_a_run_is_listed(runs):
+    (runs / "unfinished" / "seed0").mkdir(parents=True)
+    text = comparison.write_comparison(runs, ["better", "unfinished"], "t", baseline="gdl")
+    assert "No finished run of unfinished." in text

@@ -1,0 +1,270 @@
+import shutil
+import zipfile
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from raw_data import call, isles_path, make_isles, make_wmh
+from scipy import ndimage
+from torch import nn
+
+import eval as evaluate
+import inference
+import preprocess
+import train
+from scans import find_scans, modality_in, read_scan
+from utils import InputError
+
+
+@pytest.fixture(scope="module")
+def isles_run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("predict")
+    raw = make_isles(root / "raw")
+    data = ("--source", str(raw), "--dest", str(root / "data"), "--size", "32", "--val", "1", "--jobs", "1")
+    preprocess.main(["isles", *data])
+    train.main(["--data", str(root / "data"), "--out", str(root / "run"), "--width", "16", "--epochs", "1",
+                "--device", "cpu"])
+    return root
+
+
+@pytest.fixture(scope="module")
+def wmh_run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("predict_wmh")
+    raw = make_wmh(root / "raw")
+    data = ("--source", str(raw), "--dest", str(root / "data"), "--size", "24", "--val", "1", "--jobs", "1")
+    preprocess.main(["wmh", *data])
+    train.main(["--data", str(root / "data"), "--out", str(root / "run"), "--width", "16", "--epochs", "1",
+                "--device", "cpu"])
+    return root
+
+
+def rotated_scan(folder, shape=(30, 20, 4), spacing=(0.7, 1.1, 4.5)):
+    """An oblique, anisotropic scan of two modalities with codes, units and an offset of its own."""
+    angle = np.deg2rad(20)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag((-spacing[0], spacing[1], spacing[2]))
+    affine[:3, 3] = (40.0, -25.0, 7.5)
+    rng = np.random.default_rng(0)
+    for name in ("FLAIR", "T1"):
+        image = nib.Nifti1Image(rng.integers(0, 900, shape).astype(np.int16), affine)
+        image.set_sform(affine, code=2)
+        image.set_qform(affine, code=1)
+        image.header.set_xyzt_units("mm", "sec")
+        image.header.set_slope_inter(2.0, 10.0)
+        image.header["cal_max"] = 900
+        folder.mkdir(parents=True, exist_ok=True)
+        nib.save(image, folder / f"{name}.nii.gz")
+    return folder
+
+
+def test_a_mask_lies_on_the_grid_of_a_rotated_scan(wmh_run, tmp_path, monkeypatch, capsys):
+    scan = rotated_scan(tmp_path / "patient 7" / "pre")
+    out, soft = tmp_path / "mask.nii.gz", tmp_path / "soft.nii.gz"
+    code = call(evaluate, "predict", wmh_run / "run", "--case", scan.parent, "--out", out, "--probabilities", soft,
+                "--device", "cpu", monkeypatch=monkeypatch)
+    assert code == 0 and "patient 7, voxels of wmh" in capsys.readouterr().out
+    theirs, ours = nib.load(scan / "FLAIR.nii.gz"), nib.load(out)
+    assert np.allclose(ours.affine, theirs.affine) and ours.header.get_zooms() == theirs.header.get_zooms()
+    for field in ("sform_code", "qform_code", "xyzt_units"):
+        assert ours.header[field] == theirs.header[field]
+    classes = np.asarray(ours.dataobj)
+    assert classes.shape == theirs.shape and classes.dtype == np.uint8 and set(np.unique(classes)) <= {0, 1}
+    itk = [SimpleITK.ReadImage(str(path)) for path in (scan / "FLAIR.nii.gz", out)]
+    for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert np.allclose(getattr(itk[0], name)(), getattr(itk[1], name)(), atol=1e-5), name
+    probability = nib.load(soft).get_fdata()
+    assert probability.shape == theirs.shape and 0 <= probability.min() <= probability.max() <= 1
+    assert np.array_equal(probability > 0.5, classes == 1)
+
+
+class Threshold(nn.Module):
+    """Finds what is bright in the first modality: an oracle in place of a network."""
+
+    def forward(self, image):
+        return torch.cat((torch.full_like(image[:, :1], 0.0), 20 * (image[:, :1] - 0.5)), dim=1)
+
+
+@pytest.mark.parametrize("size", [32, 40])
+def test_a_blob_comes_back_where_it_was(tmp_path, size):
+    """Whatever the sliced grid, the mask covers what the scan shows, in the scan's own array axes."""
+    scan = rotated_scan(tmp_path / "7" / "pre", shape=(44, 30, 3))
+    x, y = np.mgrid[:44, :30]
+    blob = ((x - 30) / 6) ** 2 + ((y - 8) / 4) ** 2 < 1
+    volume = ndimage.gaussian_filter(np.stack([blob * 1000.0] * 3, axis=-1), (1, 1, 0))
+    for name in ("FLAIR", "T1"):
+        image = nib.load(scan / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(volume.astype(np.float32), image.affine), scan / f"{name}.nii.gz")
+    model = inference.Model(Threshold(), torch.device("cpu"), 0, "wmh", size, ("background", "wmh"), ("FLAIR", "T1"),
+                            "f", tmp_path)
+    classes, probs = inference.segment(model, find_scans("wmh", [scan.parent])[0])
+    expected = volume > volume.max() / 2
+    overlap = 2 * (expected & (classes == 1)).sum() / (expected.sum() + (classes == 1).sum())
+    assert probs.shape == (44, 30, 3, 2) and overlap > 0.93
+    assert np.allclose(ndimage.center_of_mass(classes), ndimage.center_of_mass(expected), atol=0.15)
+
+
+def test_a_validation_case_gets_the_mask_of_its_evaluation(isles_run, tmp_path):
+    """predict on a raw scan is what `run --space native` measured: the same preprocessing, the same network."""
+    run = shutil.copytree(isles_run / "run", tmp_path / "run")
+    evaluate.main(["run", str(run), "--device", "cpu", "--space", "native"])
+    (native,) = (run / "predictions_native").iterdir()
+    case = native.name.removesuffix(".nii.gz")
+    evaluate.main(["predict", str(run), "--case", str(isles_run / "raw" / "TRAINING" / case), "--out",
+                   str(tmp_path / "mask.nii"), "--device", "cpu"])
+    one, other = (np.asarray(nib.load(path).dataobj) for path in (native, tmp_path / "mask.nii"))
+    assert one.shape == (16, 20, 3) and np.array_equal(one, other)
+
+
+def test_scans_are_found_in_every_layout(tmp_path):
+    raw = make_isles(tmp_path / "raw")
+    everything = [scan.case_id for scan in find_scans("isles", [raw])]
+    assert everything == ["case_1", "case_10", "case_2"]
+    for path in (raw / "TRAINING" / "case_2", raw / "TRAINING" / "case_2" / "SMIR.Brain.XX.O.OT.1002" / ".."):
+        assert [scan.case_id for scan in find_scans("isles", [path])] == ["case_2"]
+    isles_path(raw, "case_2", "OT").unlink()  # a new scan has no label
+    folder = raw / "TRAINING" / "case_2"
+    by_folder = find_scans("isles", [folder])[0]
+    shuffled = [isles_path(raw, "case_2", name) for name in ("CT_MTT", "CT", "CT_Tmax", "CT_CBF", "CT_CBV")]
+    assert np.array_equal(read_scan(find_scans("isles", shuffled)[0])[0], read_scan(by_folder)[0])
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        for path in folder.rglob("*.nii"):
+            archive.write(path, path.relative_to(folder.parent))
+    assert np.array_equal(read_scan(find_scans("isles", [tmp_path / "scans.zip"])[0])[0], read_scan(by_folder)[0])
+    wmh = make_wmh(tmp_path / "wmh")
+    for path in (wmh / "Utrecht" / "0", wmh / "Utrecht" / "0" / "pre"):
+        assert len(find_scans("wmh", [path])) == 1
+    assert find_scans("wmh", [wmh / "Utrecht" / "0"])[0].case_id == "0"
+
+
+def test_files_without_a_modality_in_their_names_come_in_order(tmp_path):
+    raw = make_wmh(tmp_path / "wmh") / "Utrecht" / "0" / "pre"
+    paths = [tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"]
+    for path, name in zip(paths, ("FLAIR", "T1"), strict=True):
+        shutil.copy(raw / f"{name}.nii.gz", path)
+    expected = read_scan(find_scans("wmh", [raw])[0])[0]
+    scan = find_scans("wmh", paths)[0]
+    assert np.array_equal(read_scan(scan)[0], expected) and scan.case_id == "a"
+
+
+@pytest.mark.parametrize(
+    ("name", "modality"),
+    [("FLAIR.nii.gz", "FLAIR"), ("sub-1_flair.nii", "FLAIR"), ("3DT1.nii.gz", None), ("T1_FLAIR.nii", None),
+     ("SMIR.Brain.XX.O.CT.1001.nii", "CT"), ("SMIR.Brain.XX.O.CT_CBF.1001.nii", "CT_CBF"), ("x_Tmax.nii", "CT_Tmax"),
+     ("SMIR.Brain.XX.O.MR_MTT.1.nii", "CT_MTT"), ("a.nii", None)],
+)
+def test_the_modality_in_a_name(name, modality):
+    assert modality_in(f"some/T1/{name}") == modality
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("missing", "missing: expected a scan, found nothing"),
+        ("lacks a modality", "case_2: expected a file of each of CT, CT_CBF, CT_CBV, CT_MTT, CT_Tmax, found"),
+        ("other modalities", "Utrecht: expected TRAINING/case_N"),
+        ("too few files", "expected 5 files, CT, CT_CBF"),
+        ("another modality", "expected CT_CBF (the run's are"),
+        ("folders and files", "found both"),
+        ("twice", "found case_1 twice"),
+        ("damaged", "case_2: expected a whole NIfTI"),
+        ("constant", "case_2: expected an image with contrast"),
+        ("several into one file", "expected a folder for 3 scans"),
+        ("over the scan", "expected another file than the scan's own"),
+        ("unfinished run", "expected a finished run of 9 epochs, found 1"),
+        ("no checkpoint", "best.pt: expected a checkpoint"),
+    ],
+)
+def test_what_cannot_be_segmented(isles_run, tmp_path, monkeypatch, capsys, name, named):
+    raw = make_isles(tmp_path / "raw")
+    wmh = make_wmh(tmp_path / "wmh")
+    run = shutil.copytree(isles_run / "run", tmp_path / "run")
+    folder, out = raw / "TRAINING" / "case_2", tmp_path / "masks" / "out.nii.gz"
+    case = [folder]
+    files = [isles_path(raw, "case_2", modality) for modality in ("CT", "CT_CBF", "CT_CBV", "CT_MTT", "CT_Tmax")]
+    if name == "missing":
+        case = [tmp_path / "missing"]
+    elif name == "lacks a modality":
+        files[2].unlink()
+    elif name == "other modalities":
+        case = [wmh / "Utrecht"]
+    elif name == "too few files":
+        case = files[:2]
+    elif name == "another modality":
+        case = [files[0], wmh / "Utrecht" / "0" / "pre" / "T1.nii.gz", *files[2:]]
+    elif name == "folders and files":
+        case = [folder, files[0]]
+    elif name == "twice":
+        case, out = [folder.parent / "case_1", folder.parent], tmp_path / "masks"
+    elif name == "damaged":
+        files[3].write_bytes(files[3].read_bytes()[:400])
+    elif name == "constant":
+        image = nib.load(files[4])
+        nib.save(nib.Nifti1Image(np.zeros(image.shape, np.float32), image.affine, image.header), files[4])
+    elif name == "several into one file":
+        case = [raw]
+    elif name == "over the scan":
+        out = files[0]
+    elif name == "unfinished run":
+        config = run / "config.json"
+        config.write_text(config.read_text().replace('"epochs": 1', '"epochs": 9'))
+    else:
+        (run / "best.pt").unlink()
+    before = {path for path in tmp_path.rglob("*")}
+    code = call(evaluate, "predict", run, "--case", *case, "--out", out, "--device", "cpu", monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert code == 2 and error.count("\n") == 1 and named in error, error
+    assert {path for path in tmp_path.rglob("*")} == before
+
+
+def test_native_space_measures_the_raw_label(isles_run, wmh_run, tmp_path):
+    run = shutil.copytree(isles_run / "run", tmp_path / "run")
+    evaluate.main(["run", str(run), "--device", "cpu", "--space", "native"])
+    line = dict(zip(*((text.split(",")) for text in (run / "metrics.csv").read_text().splitlines()), strict=True))
+    raw = isles_path(isles_run / "raw", line["case_id"], "OT")
+    prediction = np.asarray(nib.load(run / "predictions_native" / f"{line['case_id']}.nii.gz").dataobj)
+    reference = np.asarray(nib.load(raw).dataobj)
+    assert (int(line["n_ref"]), int(line["n_pred"])) == (reference.sum(), prediction.sum())
+    assert (int(line["n_voxels"]), line["space"]) == (reference.size, "native")
+    overlap = 2 * (prediction & reference).sum() / (prediction.sum() + reference.sum())
+    assert float(line["dsc"]) == pytest.approx(overlap)
+    assert (run / "predictions" / f"{line['case_id']}.nii.gz").exists()  # pictures stand on the sliced grid
+
+    run = shutil.copytree(wmh_run / "run", tmp_path / "wmh_run")
+    flags = ("--device", "cpu", "--space", "native")
+    evaluate.main(["run", str(run), *flags])
+    everything = dict(zip(*((text.split(",")) for text in (run / "metrics.csv").read_text().splitlines()), strict=True))
+    evaluate.main(["run", str(run), *flags, "--ignore-label", "1"])
+    ignored = dict(zip(*((text.split(",")) for text in (run / "metrics.csv").read_text().splitlines()), strict=True))
+    assert int(everything["n_ref"]) > 0 == int(ignored["n_ref"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (("--space", "native", "--source", "nowhere"), "nowhere: expected the raw data"),
+        (("--space", "native", "--source", "other"), "other"),
+        (("--source", "raw"), "expected --space native beside it"),
+        (("--ignore-label", "2"), "expected --space native beside it"),
+        (("--tolerance", "-1"), "--tolerance: expected at least 0 mm"),
+    ],
+)
+def test_native_space_refuses_other_raw_data(isles_run, tmp_path, monkeypatch, capsys, flags, named):
+    run = shutil.copytree(isles_run / "run", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    make_isles(tmp_path / "other", shape=(18, 20, 3))
+    code = call(evaluate, "run", run, "--device", "cpu", *flags, monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert code == 2 and error.count("\n") == 1 and named in error, error
+
+
+def test_a_run_is_loaded_without_its_data(isles_run, tmp_path):
+    run = shutil.copytree(isles_run / "run", tmp_path / "run")
+    config = run / "config.json"
+    config.write_text(config.read_text().replace(str(isles_run), "/gone"))
+    assert inference.load_model(run, "best", torch.device("cpu")).class_names == ("background", "lesion")
+    config.write_text(config.read_text().replace('"dataset": "isles"', '"dataset": "busi"'))
+    with pytest.raises(InputError, match="found busi"):
+        inference.load_model(run, "best", torch.device("cpu"))
