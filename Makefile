@@ -11,9 +11,11 @@ include experiments.mk
 PYTHON ?= python3
 VENV ?= .venv
 SEEDS ?= 0 1 2
+BASELINE ?= gdl
 DEVICE ?= auto
 ARGS ?=
 SLICE_ARGS ?=
+EVAL_ARGS ?=
 RAW ?=
 
 # OpenMP's threads give up waiting early: under -j, threads that spin take the cores from those that work.
@@ -36,6 +38,9 @@ draw = $(if $(word 15,$(call finished,$(1),$(3))),\
   $(foreach table,$(TABLES),$(call figure,$(1),$(2),$(filter $(call finished,$(1),$(3)),$(TABLE_$(table))),$(2)-$(table),$(4))),\
   $(call figure,$(1),$(2),$(or $(call finished,$(1),$(3)),gdl),$(2),$(4)))
 figure = $(if $(3),$(PY) eval.py $(2) results/$(1) --rows $(3) --name $(4) $(5);)
+# Whether a table has the baseline, so that its other rows are tested against it.
+tested = $(filter $(BASELINE),$(TABLE_$(1)))
+outputs = results/$(1) --rows $(TABLE_$(2)) --name $(3) --seeds $(SEEDS) $(FLAGS_$(2))
 # The rows and tables of a data set among the goals: figures beside them wait for them under -j.
 wanted = $(filter $(addprefix $(1)-,$(ROWS) $(TABLES)),$(MAKECMDGOALS))
 
@@ -45,12 +50,13 @@ help: ## every target, one line each
 	@printf '  %-28s %s\n' \
 	  '<data set>-<row>' 'one row, all SEEDS, then its line of the table' \
 	  '<data set>-data' 'slices and distance maps of a data set' \
-	  '<data set>-table1' 'all rows of Table 1, then the table; likewise -table3 and -midl' \
+	  '<data set>-table1' 'all rows of Table 1, then the table and tests against BASELINE; likewise -table3, -midl' \
 	  '<data set>-curves' 'learning curves of the runs that exist' \
-	  '<data set>-pictures' 'contours on validation slices, of the runs that exist'
+	  '<data set>-pictures' 'contours and errors on validation slices, of the runs that exist' \
+	  '<data set>-figures' 'curves, pictures, box plots, maps, lesion shares'
 	@printf '\ndata sets: %s\nrows:      %s\n' '$(DATASETS)' '$(ROWS)' | fold -s -w 110
 	@printf '\n'; printf '%s\n' 'variables: SEEDS="0 1 2"  RAW=<folder of the raw data>  ARGS="<flags of train.py>"  SLICE_ARGS="<flags of preprocess.py>"' \
-	  '           DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>'
+	  '           EVAL_ARGS="<flags of eval.py run>"  BASELINE=gdl  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>'
 
 .PHONY: setup
 setup: $(READY) ## .venv with the pinned requirements
@@ -101,7 +107,7 @@ data/raw/%-demo: | $(READY)
 
 # $(call dataset,D): the sliced data set D, its tables and its figures.
 define dataset
-.PHONY: $(1)-data $(1)-curves $(1)-pictures
+.PHONY: $(1)-data $(1)-curves $(1)-pictures $(1)-figures
 $(1)-data: data/$(1)/meta.json
 
 # preprocess.py gives the folder its name when it is whole; order-only, because it refuses to slice over an old one.
@@ -114,13 +120,18 @@ $(1)-curves: | $(READY) $(call wanted,$(1))
 $(1)-pictures: | $(READY) $(call wanted,$(1))
 	@$$(call draw,$(1),pictures,$$(firstword $$(SEEDS)),--seed $$(firstword $$(SEEDS)))
 
+$(1)-figures: $(1)-curves $(1)-pictures | $(READY) $(call wanted,$(1))
+	@$$(call draw,$(1),boxes,*,)
+	@$$(call figure,$(1),maps,$$(firstword $$(call finished,$(1),*)),maps,)
+	@$$(call figure,$(1),shares,$$(firstword $$(call finished,$(1),*)),shares,)
+
 $(1)-%:
 	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(TABLES), found $$*" >&2; exit 2
 endef
 
-# Holds the seeds of the last make: where they change, tables are made anew, and only then.
+# Holds the seeds and the baseline of the last make: where they change, tables are made anew, and only then.
 results/.seeds: FORCE
-	@mkdir -p results; printf '%s\n' "$(SEEDS)" | cmp -s - $@ || printf '%s\n' "$(SEEDS)" > $@
+	@mkdir -p results; printf '%s\n' "$(SEEDS) $(BASELINE)" | cmp -s - $@ || printf '%s\n' "$(SEEDS) $(BASELINE)" > $@
 .PHONY: FORCE
 FORCE:
 
@@ -135,17 +146,18 @@ results/$(1)/$(2).md: $$(call metrics,$(1),$(2)) results/.seeds
 
 results/$(1)/$(2)/seed%/metrics.csv: | $(READY) data/$(1)/meta.json
 	$$(PY) train.py --data data/$(1) --out $$(@D) $$(ROW_$(2)) $$(TRAIN_$(1)) --seed $$* --device $$(DEVICE) --resume $$(ARGS)
-	$$(PY) eval.py run $$(@D) --device $$(DEVICE)
+	$$(PY) eval.py run $$(@D) --device $$(DEVICE) $$(EVAL_ARGS)
 endef
 
-# $(call table,D,T): table T of data set D, over all its rows.
+# $(call table,D,T): table T of data set D, over all its rows, and the tests of its rows against BASELINE.
 define table
 .PHONY: $(1)-$(2)
 $(1)-$(2): results/$(1)/$(2).md
-	@cat $$<
+	@cat $$<; $$(if $$(call tested,$(2)),echo; cat results/$(1)/$(2)-tests.md)
 
 results/$(1)/$(2).md: $$(foreach row,$$(TABLE_$(2)),$$(call metrics,$(1),$$(row))) results/.seeds
-	@$$(PY) eval.py table results/$(1) --rows $$(TABLE_$(2)) --name $(2) --seeds $$(SEEDS) $$(FLAGS_$(2)) > /dev/null
+	@$$(if $$(call tested,$(2)),$$(PY) eval.py compare $$(call outputs,$(1),$(2),$(2)-tests) --baseline $$(BASELINE) > /dev/null)
+	@$$(PY) eval.py table $$(call outputs,$(1),$(2),$(2)) > /dev/null
 endef
 
 $(foreach d,$(DATASETS),$(eval $(call dataset,$(d))))

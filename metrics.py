@@ -3,7 +3,8 @@
 Masks are arrays of one shape, zero outside and non-zero inside; ``spacing`` is in mm, in the axes' order.
 Every comparison of two masks takes ``ignore``, a mask of voxels that are taken out of both: the WMH challenge
 does so with its label 2. All raise ``ValueError`` for masks of different shapes or of other than two or three
-axes, and for a spacing of the wrong length or not above 0.
+axes, and for a spacing of the wrong length or not above 0. Tensors on another device than the CPU are measured
+there, but for lesions, whose components are found on the host.
 
 Empty masks, for every metric here:
 
@@ -21,15 +22,15 @@ distance between two voxel centres of the array.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import edt
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy import ndimage
-from scipy.spatial import cKDTree
 from torch import Tensor
 
-Mask = ArrayLike
+from surfaces import bounding_box, device_surface_distances, surface_distances
+
+Mask = ArrayLike | Tensor
 Spacing = Sequence[float]
 
 
@@ -40,13 +41,14 @@ class SurfaceDistances:
     With an empty mask, both arrays hold one value: 0 (both masks empty) or the grid's diagonal (one empty).
     """
 
-    pred_to_ref: np.ndarray                                                 # (N,) float64
-    ref_to_pred: np.ndarray                                                 # (M,) float64
+    pred_to_ref: np.ndarray | Tensor                                        # (N,) float64; tensors float32
+    ref_to_pred: np.ndarray | Tensor                                        # (M,) float64; tensors float32
     outcome: str
 
     @property
-    def pooled(self) -> np.ndarray:
-        return np.concatenate([self.pred_to_ref, self.ref_to_pred])
+    def pooled(self) -> np.ndarray | Tensor:
+        parts = self.pred_to_ref, self.ref_to_pred
+        return torch.cat(parts) if isinstance(parts[0], Tensor) else np.concatenate(parts)
 
     @property
     def hd(self) -> float:
@@ -56,12 +58,12 @@ class SurfaceDistances:
     @property
     def hd95(self) -> float:
         """95th percentile in mm of both directions pooled (medpy)."""
-        return float(np.percentile(self.pooled, 95))
+        return _percentile_95(self.pooled)
 
     @property
     def hd95_max(self) -> float:
         """Larger of the two directions' 95th percentiles in mm (MONAI)."""
-        return float(max(np.percentile(self.pred_to_ref, 95), np.percentile(self.ref_to_pred, 95)))
+        return max(_percentile_95(self.pred_to_ref), _percentile_95(self.ref_to_pred))
 
     @property
     def assd(self) -> float:
@@ -75,14 +77,14 @@ class SurfaceDistances:
         if self.outcome != "scored":
             return float(self.outcome == "both_empty")
         # A distance equal to the tolerance is within it, whatever the last bits of the two are.
-        return float((self.pooled <= tolerance_mm * (1 + 1e-5)).mean())
+        within = self.pooled <= tolerance_mm * (1 + 1e-5)
+        return float(within.sum() / len(within))
 
 
 def dsc(pred: Mask, ref: Mask, *, ignore: Mask | None = None) -> float:
     """Dice similarity coefficient, 2 |pred and ref| / (|pred| + |ref|); masks (H, W) or (X, Y, Z)."""
     pred, ref = _masks(pred, ref, ignore)
-    n_pred, n_ref = np.count_nonzero(pred), np.count_nonzero(ref)
-    return float(dsc_from_counts(np.count_nonzero(pred & ref), n_pred, n_ref))
+    return float(dsc_from_counts(_count(pred & ref), _count(pred), _count(ref)))
 
 
 def outcome(pred: Mask, ref: Mask, *, ignore: Mask | None = None) -> str:
@@ -101,16 +103,13 @@ def distances(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask | None = 
     """
     pred, ref = _masks(pred, ref, ignore)
     spacing = _spacing(spacing, pred.ndim)
-    if pred.flags.f_contiguous and ref.flags.f_contiguous:
-        pred, ref, spacing = pred.T, ref.T, spacing[::-1]                   # NIfTI's order: read by rows
     found = outcome(pred, ref)
     if found != "scored":
         diagonal = np.linalg.norm(np.multiply(pred.shape, spacing))
         value = np.array([0.0 if found == "both_empty" else diagonal])
         return SurfaceDistances(value, value, found)
-    pred_points, ref_points = _surface(pred), _surface(ref)                 # (N, ndim), (M, ndim)
-    nearest = _nearest(pred_points, ref_points, spacing), _nearest(ref_points, pred_points, spacing)
-    return SurfaceDistances(*nearest, found)
+    measure = device_surface_distances if isinstance(pred, Tensor) else surface_distances
+    return SurfaceDistances(*measure(pred, ref, spacing), found)
 
 
 def hd(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask | None = None) -> float:
@@ -159,7 +158,7 @@ def volume_difference(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask |
     """
     pred, ref = _masks(pred, ref, ignore)
     voxel = float(np.prod(_spacing(spacing, pred.ndim)))
-    volume_pred, volume_ref = np.count_nonzero(pred) * voxel, np.count_nonzero(ref) * voxel
+    volume_pred, volume_ref = _count(pred) * voxel, _count(ref) * voxel
     difference, unit = volume_pred - volume_ref, f"mm{pred.ndim}"
     relative = abs(difference) / volume_ref if volume_ref else float("nan") if volume_pred else 0.0
     return {
@@ -179,7 +178,7 @@ def lesion_detection(pred: Mask, ref: Mask, *, ignore: Mask | None = None) -> di
     recall is 1, without lesions in pred the precision is 1. Keys: lesion_recall, lesion_precision, lesion_f1,
     n_lesions_ref, n_lesions_pred, n_lesions_detected, n_lesions_false, lesion_count_difference (pred - ref).
     """
-    pred, ref = _masks(pred, ref, ignore)
+    pred, ref = map(_on_host, _masks(pred, ref, ignore))
     n_ref, n_detected = _components_hit(ref, pred)
     n_pred, n_true = _components_hit(pred, ref)
     recall = n_detected / n_ref if n_ref else 1.0
@@ -198,7 +197,7 @@ def lesion_detection(pred: Mask, ref: Mask, *, ignore: Mask | None = None) -> di
 
 def n_components(mask: Mask) -> int:
     """Number of connected components of a mask (H, W) or (X, Y, Z), diagonals included."""
-    mask, _ = _masks(mask, mask, None)
+    mask = _on_host(_masks(mask, mask, None)[0])
     return _components_hit(mask, mask)[0]
 
 
@@ -227,17 +226,50 @@ def dsc_from_counts(intersection, n_pred, n_ref):
     return (2 * intersection + empty) / (total + empty)
 
 
-def _masks(pred: Mask, ref: Mask, ignore: Mask | None) -> tuple[np.ndarray, np.ndarray]:
-    pred, ref = np.asarray(pred), np.asarray(ref)
+def _on_device(mask: Mask) -> bool:
+    """Whether a mask lies where NumPy cannot read it."""
+    return isinstance(mask, Tensor) and mask.device.type != "cpu"
+
+
+def _on_host(mask: np.ndarray | Tensor) -> np.ndarray:
+    return mask.cpu().numpy() if isinstance(mask, Tensor) else mask
+
+
+def _masks(pred: Mask, ref: Mask, ignore: Mask | None) -> tuple[np.ndarray, np.ndarray] | tuple[Tensor, Tensor]:
+    """Both masks as bool, without the ignored voxels: tensors on pred's device, or arrays."""
+    if _on_device(pred) or _on_device(ref):
+        device = pred.device if _on_device(pred) else ref.device
+        pred, ref = (torch.as_tensor(mask, device=device) for mask in (pred, ref))
+    else:
+        pred, ref = np.asarray(pred), np.asarray(ref)
     if pred.shape != ref.shape or pred.ndim not in (2, 3):
-        raise ValueError(f"expected two masks of one 2-D or 3-D shape, found {pred.shape} and {ref.shape}")
-    pred, ref = pred.astype(bool, copy=False), ref.astype(bool, copy=False)
+        found = f"{tuple(pred.shape)} and {tuple(ref.shape)}"
+        raise ValueError(f"expected two masks of one 2-D or 3-D shape, found {found}")
+    pred, ref = _as_bool(pred), _as_bool(ref)
     if ignore is None:
         return pred, ref
-    if np.shape(ignore) != ref.shape:
-        raise ValueError(f"expected an ignore mask of shape {ref.shape}, found {np.shape(ignore)}")
-    keep = ~np.asarray(ignore, dtype=bool)
+    if np.shape(ignore) != tuple(ref.shape):
+        raise ValueError(f"expected an ignore mask of shape {tuple(ref.shape)}, found {np.shape(ignore)}")
+    keep = ~_as_bool(torch.as_tensor(ignore, device=ref.device) if isinstance(ref, Tensor) else np.asarray(ignore))
     return pred & keep, ref & keep
+
+
+def _as_bool(mask: np.ndarray | Tensor) -> np.ndarray | Tensor:
+    return mask.bool() if isinstance(mask, Tensor) else mask.astype(bool, copy=False)
+
+
+def _count(mask: np.ndarray | Tensor) -> int:
+    return int(mask.sum()) if isinstance(mask, Tensor) else np.count_nonzero(mask)
+
+
+def _percentile_95(values: np.ndarray | Tensor) -> float:
+    """NumPy's linear interpolation; torch.quantile has a limit of 16 million values."""
+    if not isinstance(values, Tensor):
+        return float(np.percentile(values, 95))
+    place = 0.95 * (len(values) - 1)
+    low = int(place)
+    below, above = values.sort().values[[low, min(low + 1, len(values) - 1)]].tolist()
+    return below + (place - low) * (above - below)
 
 
 def _spacing(spacing: Spacing, ndim: int) -> np.ndarray:
@@ -247,54 +279,10 @@ def _spacing(spacing: Spacing, ndim: int) -> np.ndarray:
     return spacing
 
 
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Bounding box of a mask that is not empty."""
-    first, rest = mask.any(axis=tuple(range(1, mask.ndim))), mask.any(axis=0)
-    others = [rest.any(axis=tuple({*range(rest.ndim)} - {axis})) for axis in range(rest.ndim)]
-    hits = [np.flatnonzero(side) for side in (first, *others)]
-    return tuple(slice(int(hit[0]), int(hit[-1]) + 1) for hit in hits)
-
-
-def _surface(mask: np.ndarray) -> np.ndarray:
-    """Voxel coordinates (N, ndim) of a mask minus its erosion with connectivity 1."""
-    box = _box(mask)
-    mask = np.ascontiguousarray(mask[box])
-    inner = mask.copy()
-    for axis in range(mask.ndim):
-        along, kept = np.moveaxis(mask, axis, 0), np.moveaxis(inner, axis, 0)
-        kept[1:] &= along[:-1]
-        kept[:-1] &= along[1:]
-        kept[[0, -1]] = False                                               # background lies beyond the box
-    points = np.unravel_index(np.flatnonzero(mask & ~inner), mask.shape)
-    return np.stack(points, axis=1) + [side.start for side in box]
-
-
-def _nearest(points: np.ndarray, sites: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Distances in mm (N,) from points (N, ndim) to the nearest of sites (M, ndim), in voxel coordinates.
-
-    A KD-tree is fastest on surfaces that lie close, a distance transform of the common box on noise and on
-    surfaces that face each other from afar, where a query visits many sites: a sample counts how many. The
-    constants are measured, in units of the transform's time a voxel (30 ns).
-    """
-    tree = cKDTree(sites * spacing, balanced_tree=False)
-    queries = points * spacing
-    sample = queries[len(queries) // 64 :: max(1, len(queries) // 32)]
-    reach = tree.query(sample)[0] + 3 * np.prod(spacing) ** (1 / len(spacing))
-    visited = tree.query_ball_point(sample, reach, return_length=True).mean()
-    low = np.minimum(points.min(axis=0), sites.min(axis=0))
-    shape = np.maximum(points.max(axis=0), sites.max(axis=0)) - low + 1
-    if len(queries) * (20 + 0.3 * visited) < np.prod(shape) + 6000:
-        return tree.query(queries)[0]
-    background = np.ones(shape, dtype=np.uint8)
-    background[tuple((sites - low).T)] = 0
-    transform = edt.edt(background, anisotropy=tuple(spacing), parallel=1)
-    return transform[tuple((points - low).T)].astype(np.float64)
-
-
 def _components_hit(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
     """Number of connected components of ``mask``, and of those that share a voxel with ``other``."""
     if not mask.any():
         return 0, 0
-    box = _box(mask)
+    box = bounding_box(mask)
     labels, count = ndimage.label(mask[box], structure=np.ones((3,) * mask.ndim))
     return count, np.count_nonzero(np.bincount(labels[other[box]], minlength=1)[1:])

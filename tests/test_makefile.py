@@ -73,8 +73,13 @@ def test_from_zips_to_a_table(project, dataset):
     again = make(project, *(f"{dataset}-{row}" for row in rows), f"RAW=raw/{dataset}", *TINY)
     assert again.returncode == 0 and "train.py" not in again.stdout and "preprocess.py" not in again.stdout
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
-    for figure in ("curves", "pictures"):
-        assert make(project, f"{dataset}-{figure}").returncode == 0
+    # A table of one's own, and the tests of its rows against the baseline; then every figure.
+    own = make(project, f"{dataset}-two", f"TABLE_two={' '.join(rows)}", "SEEDS=0 1", f"RAW=raw/{dataset}")
+    assert own.returncode == 0 and "paired over 1 validation cases" in own.stdout and "train.py" not in own.stdout
+    (line,) = [row for row in csv.DictReader((project / "results" / dataset / "two-tests.csv").open())][:1]
+    assert (line["row"], line["baseline"], line["metric"]) == (rows[1], "gdl", "dsc")
+    assert make(project, f"{dataset}-figures").returncode == 0
+    for figure in ("curves", "pictures", "boxes", "maps", "shares"):
         assert (project / "results" / dataset / f"{figure}.pdf").stat().st_size > 5000
 
 

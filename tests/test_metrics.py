@@ -440,3 +440,41 @@ def test_bad_shapes():
 def test_bad_tolerance(tolerance_mm):
     with pytest.raises(ValueError, match="tolerance"):
         metrics.surface_dice(np.ones((3, 3)), np.ones((3, 3)), (1, 1), tolerance_mm)
+
+
+# Tensors on a device -------------------------------------------------------------------------------------------------
+
+DEVICES = ["stand-in", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("shape", [(14, 11), (9, 12, 7)])
+def test_tensors_are_measured_where_they_are_and_alike(monkeypatch, device, shape):
+    if device == "stand-in":  # CPU tensors take the device's way
+        monkeypatch.setattr(metrics, "_on_device", lambda mask: isinstance(mask, torch.Tensor))
+    rng = np.random.default_rng(1)
+    spacing = (0.9, 1.3, 4.0)[: len(shape)]
+    blobs = [ndimage.gaussian_filter(rng.random(shape), 1) > 0.52 for _ in range(2)]
+    single = np.zeros(shape, dtype=bool)
+    single[(0,) * len(shape)] = True
+    empty, ignore = np.zeros(shape, dtype=bool), rng.random(shape) < 0.2
+    for pred, ref, options in (
+        (*blobs, {}), (blobs[0], blobs[0], {}), (blobs[0], single, {}), (single, blobs[1], {"ignore": ignore}),
+        (empty, single, {}), (single, empty, {}), (empty, empty, {}),
+    ):
+        place = "cpu" if device == "stand-in" else device
+        tensors = [torch.from_numpy(mask).to(place) for mask in (pred, ref)]
+        there = {name: torch.from_numpy(mask).to(place) for name, mask in options.items()}
+        expected = metrics.surface_metrics(pred, ref, spacing, tolerance_mm=2.0, **options)
+        found = metrics.surface_metrics(*tensors, spacing, tolerance_mm=2.0, **there)
+        assert found.pop("outcome") == expected.pop("outcome")
+        assert found == pytest.approx(expected, abs=1e-4)
+        assert metrics.dsc(*tensors, **there) == pytest.approx(metrics.dsc(pred, ref, **options))
+        assert metrics.volume_difference(*tensors, spacing, **there) == pytest.approx(
+            metrics.volume_difference(pred, ref, spacing, **options), nan_ok=True
+        )
+        assert metrics.lesion_detection(*tensors, **there) == metrics.lesion_detection(pred, ref, **options)
+    distances = metrics.distances(*(torch.from_numpy(mask).to(place) for mask in blobs), spacing)
+    assert isinstance(distances.pred_to_ref, torch.Tensor) and distances.pred_to_ref.device.type == place
+    with pytest.raises(ValueError, match="one 2-D or 3-D shape"):
+        metrics.dsc(torch.zeros(3, 4), torch.zeros(4, 3))
