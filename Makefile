@@ -47,7 +47,8 @@ help: ## every target, one line each
 	  '<data set>-data' 'slices and distance maps of a data set' \
 	  '<data set>-table1' 'all rows of Table 1, then the table; likewise -table3 and -midl' \
 	  '<data set>-curves' 'learning curves of the runs that exist' \
-	  '<data set>-pictures' 'contours on validation slices, of the runs that exist'
+	  '<data set>-pictures' 'contours on validation slices, of the runs that exist' \
+	  '<data set>-report' 'a page of all runs that exist: tables, curves, slices to leaf through'
 	@printf '\ndata sets: %s\nrows:      %s\n' '$(DATASETS)' '$(ROWS)' | fold -s -w 110
 	@printf '\n'; printf '%s\n' 'variables: SEEDS="0 1 2"  RAW=<folder of the raw data>  ARGS="<flags of train.py>"  SLICE_ARGS="<flags of preprocess.py>"' \
 	  '           DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>'
@@ -101,7 +102,7 @@ data/raw/%-demo: | $(READY)
 
 # $(call dataset,D): the sliced data set D, its tables and its figures.
 define dataset
-.PHONY: $(1)-data $(1)-curves $(1)-pictures
+.PHONY: $(1)-data $(1)-curves $(1)-pictures $(1)-report
 $(1)-data: data/$(1)/meta.json
 
 # preprocess.py gives the folder its name when it is whole; order-only, because it refuses to slice over an old one.
@@ -113,6 +114,9 @@ $(1)-curves: | $(READY) $(call wanted,$(1))
 
 $(1)-pictures: | $(READY) $(call wanted,$(1))
 	@$$(call draw,$(1),pictures,$$(firstword $$(SEEDS)),--seed $$(firstword $$(SEEDS)))
+
+$(1)-report: | $(READY) $(call wanted,$(1))
+	@$$(PY) eval.py report results/$(1) --rows $$(or $$(call finished,$(1),*),gdl)
 
 $(1)-%:
 	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(TABLES), found $$*" >&2; exit 2

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import figures
+import report
 import tables
 from dataloader import Case, Meta, Slices, batches, load_slices, read_meta
 from metrics import dsc, lesion_detection, surface_metrics, volume_difference
@@ -156,6 +157,12 @@ def make_pictures(args: argparse.Namespace) -> None:
     print(*figures.write_pictures(args.results, args.rows, args.name, seed=args.seed), sep="\n")
 
 
+def make_report(args: argparse.Namespace) -> None:
+    page = report.write_report(args.results, args.rows, seed=args.seed)
+    files = [path for path in page.parent.rglob("*") if path.is_file()]
+    print(f"{page}: {len(files)} files, {sum(path.stat().st_size for path in files) / 2**20:.1f} MiB")
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
@@ -169,12 +176,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         ("table", "mean (sd) over seeds beside the published figure: .csv, .md, .tex", make_table),
         ("curves", "learning curves with a band over seeds: .png, .pdf", make_curves),
         ("pictures", "validation slices with the contours of the reference and of each row: .png, .pdf", make_pictures),
+        ("report", "a page of tables, curves and slices to leaf through: report/index.html", make_report),
     )
     for name, help_text, function in outputs:
         command = commands.add_parser(name, help=help_text)
         command.add_argument("results", type=Path, help="folder of one data set's results, for instance results/isles")
         command.add_argument("--rows", nargs="+", required=True, help="rows, in the order of the output")
-        command.add_argument("--name", required=True, help="name of the output files")
+        if name != "report":
+            command.add_argument("--name", required=True, help="name of the output files")
         command.set_defaults(function=function)
         if name == "table":
             command.add_argument("--seeds", type=int, nargs="+", help="runs to use (all there are)")
@@ -182,6 +191,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                                  help="metrics of volumes, as MedIA 2021 has them, or of slices, as MIDL 2019")
         if name == "pictures":
             command.add_argument("--seed", type=int, default=0, help="the run of each row to show")
+        if name == "report":
+            command.add_argument("--seed", type=int, help="the run of each row whose slices are shown (the first "
+                                                          "seed that every row has)")
     return parser.parse_args(arguments)
 
 

@@ -46,12 +46,18 @@ def read_log(run: Run) -> pd.DataFrame:
         raise InputError(f"{run.folder / 'log.csv'}: expected numbers, found {error}") from None
 
 
-def drawable(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
-    """The runs of each row, of which there is at least one, and no more rows than the style can tell apart."""
+def evaluated(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
+    """The runs of each row, of which there is at least one."""
     runs = runs_of_rows(results, rows)
     missing = [row for row in rows if not runs[row]]
     if missing:
         raise InputError(f"{results}: expected an evaluated run of each row, found none of {', '.join(missing)}")
+    return runs
+
+
+def drawable(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
+    """The runs of each row, and no more rows than the style can tell apart."""
+    runs = evaluated(results, rows)
     with plt.style.context(STYLE):
         limit = len(plt.rcParams["axes.prop_cycle"])
     if len(rows) > limit:
