@@ -53,7 +53,8 @@ help: ## every target, one line each
 	  '<data set>-table1' 'all rows of Table 1, then the table and tests against BASELINE; likewise -table3, -midl' \
 	  '<data set>-curves' 'learning curves of the runs that exist' \
 	  '<data set>-pictures' 'contours and errors on validation slices, of the runs that exist' \
-	  '<data set>-figures' 'curves, pictures, box plots, maps, lesion shares'
+	  '<data set>-figures' 'curves, pictures, box plots, maps, lesion shares' \
+	  '<data set>-report' 'a page of all runs that exist: tables, curves, slices to leaf through'
 	@printf '\ndata sets: %s\nrows:      %s\n' '$(DATASETS)' '$(ROWS)' | fold -s -w 110
 	@printf '\n'; printf '%s\n' 'variables: SEEDS="0 1 2"  RAW=<folder of the raw data>  ARGS="<flags of train.py>"  SLICE_ARGS="<flags of preprocess.py>"' \
 	  '           EVAL_ARGS="<flags of eval.py run>"  BASELINE=gdl  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>'
@@ -107,7 +108,7 @@ data/raw/%-demo: | $(READY)
 
 # $(call dataset,D): the sliced data set D, its tables and its figures.
 define dataset
-.PHONY: $(1)-data $(1)-curves $(1)-pictures $(1)-figures
+.PHONY: $(1)-data $(1)-curves $(1)-pictures $(1)-figures $(1)-report
 $(1)-data: data/$(1)/meta.json
 
 # preprocess.py gives the folder its name when it is whole; order-only, because it refuses to slice over an old one.
@@ -124,6 +125,9 @@ $(1)-figures: $(1)-curves $(1)-pictures | $(READY) $(call wanted,$(1))
 	@$$(call draw,$(1),boxes,*,)
 	@$$(call figure,$(1),maps,$$(firstword $$(call finished,$(1),*)),maps,)
 	@$$(call figure,$(1),shares,$$(firstword $$(call finished,$(1),*)),shares,)
+
+$(1)-report: | $(READY) $(call wanted,$(1))
+	@$$(PY) eval.py report results/$(1) --rows $$(or $$(call finished,$(1),*),gdl)
 
 $(1)-%:
 	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(TABLES), found $$*" >&2; exit 2

@@ -131,14 +131,19 @@ def layout(lines: Sequence[dict]) -> tuple[list[str], list[Cells]]:
     body = []
     for line in lines:
         title, digits, _ = COMPARED[line["metric"]]
-        interval = f"[{number(line['ci_low'], digits, signed=True)}, {number(line['ci_high'], digits, signed=True)}]"
         texts = [line["row"], *([line["class"]] if several else []), title,
-                 number(line["difference"], digits, signed=True), "NA" if math.isnan(line["ci_low"]) else interval]
+                 number(line["difference"], digits, signed=True), interval(line, digits)]
         cells = [(text, False) for text in texts]
         for kind in ("p", "p_better"):
             cells += [(p_value(line[kind]), False), (p_value(line[f"{kind}_holm"]), line[f"{kind}_holm"] < 0.05)]
         body.append(cells)
     return header, body
+
+
+def interval(line: dict, digits: int) -> str:
+    if math.isnan(line["ci_low"]):
+        return "NA"
+    return f"[{number(line['ci_low'], digits, signed=True)}, {number(line['ci_high'], digits, signed=True)}]"
 
 
 def p_value(p: float) -> str:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 import comparison
 import figures
 import pictures
+import report
 import runs
 import tables
 from dataloader import read_meta
@@ -110,6 +111,12 @@ def make_maps(args: argparse.Namespace) -> None:
     print(*pictures.write_maps(args.results, args.rows, args.name), sep="\n")
 
 
+def make_report(args: argparse.Namespace) -> None:
+    page = report.write_report(args.results, args.rows, seed=args.seed)
+    files = [path for path in page.parent.rglob("*") if path.is_file()]
+    print(f"{page}: {len(files)} files, {sum(path.stat().st_size for path in files) / 2**20:.1f} MiB")
+
+
 OUTPUTS = (
     ("table", "mean (sd) over seeds beside the published figure: .csv, .md, .tex", make_table),
     ("compare", "each row against a baseline, paired over cases: difference, interval, p", make_comparison),
@@ -118,6 +125,7 @@ OUTPUTS = (
     ("pictures", "validation slices with the contours of the reference and of each row: .png, .pdf", make_pictures),
     ("maps", "signed distance and region-wise maps of one slice: .png, .pdf", make_maps),
     ("shares", "how much of a slice the lesion takes, over the data set: .png, .pdf", make_shares),
+    ("report", "a page of tables, curves and slices to leaf through: report/index.html", make_report),
 )
 
 
@@ -159,7 +167,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         command = commands.add_parser(name, help=help_text)
         command.add_argument("results", type=Path, help="folder of one data set's results, for instance results/isles")
         command.add_argument("--rows", nargs="+", required=True, help="rows, in the order of the output")
-        command.add_argument("--name", required=True, help="name of the output files")
+        if name != "report":
+            command.add_argument("--name", required=True, help="name of the output files")
         command.set_defaults(function=function)
         if name in ("table", "compare"):
             command.add_argument("--seeds", type=int, nargs="+", help="runs to use (all there are)")
@@ -174,6 +183,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             command.add_argument("--smooth", type=int, default=1, help="epochs of a moving average; the figure says so")
         if name == "pictures":
             command.add_argument("--seed", type=int, default=0, help="the run of each row to show")
+        if name == "report":
+            command.add_argument("--seed", type=int, help="the run of each row whose slices are shown (the first "
+                                                          "seed that every row has)")
     add_predict(commands)
     return parser.parse_args(arguments)
 

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from dataloader import load_slices, read_meta
+from dataloader import Meta, load_slices, read_meta
 from runs import Run, runs_of_rows
 from utils import InputError, atomic_path, read_json, read_rows
 
@@ -44,12 +44,18 @@ def read_log(run: Run) -> pd.DataFrame:
         raise InputError(f"{run.folder / 'log.csv'}: expected numbers, found {error}") from None
 
 
-def drawable(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
-    """The runs of each row, of which there is at least one, and no more rows than the style can tell apart."""
+def evaluated(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
+    """The runs of each row, of which there is at least one."""
     runs = runs_of_rows(results, rows)
     missing = [row for row in rows if not runs[row]]
     if missing:
         raise InputError(f"{results}: expected an evaluated run of each row, found none of {', '.join(missing)}")
+    return runs
+
+
+def drawable(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
+    """The runs of each row, and no more rows than the style can tell apart."""
+    runs = evaluated(results, rows)
     with plt.style.context(STYLE):
         limit = len(plt.rcParams["axes.prop_cycle"])
     if len(rows) > limit:
@@ -57,12 +63,15 @@ def drawable(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
     return runs
 
 
-def data_of(run: Run) -> Path:
-    """The sliced data set of a run; ``InputError`` where another has taken its place."""
-    data = Path(read_json(run.folder / "config.json")["data"])
-    if read_meta(data).fingerprint != run.settings.get("data_fingerprint"):
+def data_of(run: Run) -> Meta:
+    """The data set of a run; ``InputError`` where config.json names none or the folder holds another."""
+    data = read_json(run.folder / "config.json").get("data")
+    if not isinstance(data, str):
+        raise InputError(f"{run.folder / 'config.json'}: expected the folder of a data set in data, found {data}")
+    meta = read_meta(Path(data))
+    if meta.fingerprint != run.settings.get("data_fingerprint"):
         raise InputError(f"{data}: expected the data set that {run.folder} was trained on, found another")
-    return data
+    return meta
 
 
 def write_curves(results: Path, rows: Sequence[str], name: str, *, smooth: int = 1) -> list[Path]:
@@ -150,7 +159,7 @@ def write_shares(results: Path, rows: Sequence[str], name: str) -> list[Path]:
     The data set is that of the first row; how many slices have none stands in the titles.
     """
     run = drawable(results, rows)[rows[0]][0]
-    meta = read_meta(data_of(run))
+    meta = data_of(run)
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.8), layout="constrained", sharex=True)
         for axis, (part, title) in zip(axes, (("train", "training"), ("val", "validation")), strict=True):

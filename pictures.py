@@ -1,6 +1,7 @@
 """Pictures of validation slices: contours and errors of each row, and the maps that losses are made of."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,7 +12,7 @@ from matplotlib.colors import ListedColormap, Normalize, TwoSlopeNorm, to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from dataloader import read_meta
+from dataloader import Meta, read_slice
 from distance import region_wise_map
 from figures import STYLE, data_of, drawable, save
 from runs import Run
@@ -61,14 +62,14 @@ def write_pictures(results: Path, rows: Sequence[str], name: str, *, seed: int =
         if runs[row] is None:
             raise InputError(f"{results / row}: expected an evaluated run of seed {seed}, found none; see --seed")
     cases = choose_cases(runs[rows[0]], runs[rows[-1]])
-    data = data_of(runs[rows[0]])
+    meta = data_of(runs[rows[0]])
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(
             len(cases), len(rows) + 2, squeeze=False, layout="constrained",
             figsize=(2.0 * (len(rows) + 2), 2.2 * len(cases) + 0.6),
         )
         for panels, (title, case_id) in zip(axes, cases, strict=True):
-            draw_case(panels, f"{title}: {case_id}", read_picture(data, case_id), case_id, runs)
+            draw_case(panels, title, read_picture(meta, case_id), runs, len(meta.class_names))
         for axis, title in zip(axes[0], ("image", "reference", *rows), strict=True):
             axis.set_title(title)
         figure.legend(handles=legend(), loc="outside lower center", ncols=4, title=rule(rows, len(cases)))
@@ -91,28 +92,54 @@ def legend() -> list:
     return lines + [Patch(facecolor=colour, alpha=0.6, edgecolor="0.3", label=label) for label, colour in filled]
 
 
-def read_picture(data: Path, case_id: str) -> tuple[np.ndarray, np.ndarray, int, float]:
-    """Image and label (X, Y) of the slice with the largest reference, its number and the ratio of its pixels' sides."""
-    paths = sorted((data / "val" / "label").glob(f"{case_id}_????.npy"))
-    labels = [np.load(path, allow_pickle=False) for path in paths]
-    if not labels:
-        raise InputError(f"{data}: expected the slices of case {case_id}, found none")
-    z = int(np.argmax([np.count_nonzero(label) for label in labels]))
-    image = np.load(data / "val" / "image" / f"{case_id}_{z:04d}.npy", allow_pickle=False).astype(np.float32)
-    dx, dy, _ = next(case.spacing for case in read_meta(data).cases if case.case_id == case_id)
-    return image[display_channel(image, labels[z])], labels[z], z, dy / dx
+@dataclass(frozen=True)
+class Picture:
+    """One slice of a case: image and label (X, Y), its number, the label's volume, the sides of a pixel in mm."""
+
+    case_id: str
+    image: np.ndarray
+    label: np.ndarray
+    z: int
+    volume_shape: tuple[int, int, int]
+    spacing: tuple[float, float]
+
+    @property
+    def aspect(self) -> float:
+        return self.spacing[1] / self.spacing[0]
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        return crop(self.image, self.label > 0)
 
 
-def draw_case(panels: Sequence[plt.Axes], title: str, picture: tuple, case_id: str, runs: dict[str, Run]) -> None:
-    image, label, z, aspect = picture
-    window = crop(image, label > 0)
-    reference = label[window] > 0
+def read_picture(meta: Meta, case_id: str) -> Picture:
+    """The slice of a validation case with the largest reference, in the channel that shows it best."""
+    case = next((case for case in meta.cases if (case.case_id, case.split) == (case_id, "val")), None)
+    if case is None:
+        raise InputError(f"{meta.root}: expected a validation case {case_id}, found none")
+    folder, shape = meta.root / "val", (meta.size, meta.size)
+    labels = np.empty((case.n_slices, *shape), np.uint8)
+    for z, label in enumerate(labels):
+        read_slice(folder / "label" / f"{case_id}_{z:04d}.npy", label)
+    z = int(np.count_nonzero(labels, axis=(1, 2)).argmax())
+    image = np.empty((len(meta.modalities), *shape), np.float16)
+    read_slice(folder / "image" / f"{case_id}_{z:04d}.npy", image)
+    image = image.astype(np.float32)
+    channel = display_channel(image, labels[z])
+    return Picture(case_id, image[channel], labels[z], z, (*shape, case.n_slices), case.spacing[:2])
+
+
+def draw_case(
+    panels: Sequence[plt.Axes], title: str, picture: Picture, runs: dict[str, Run], classes: int
+) -> None:
+    window, case_id = picture.window, picture.case_id
+    reference = picture.label[window] > 0
     for axis in panels:
-        draw_image(axis, image[window], aspect=aspect)
-    panels[0].set_xlabel(f"{title}, slice {z}")
+        draw_image(axis, picture.image[window], aspect=picture.aspect)
+    panels[0].set_xlabel(f"{title}: {case_id}, slice {picture.z}")
     draw_contour(panels[1], reference, REFERENCE)
     for axis, run in zip(panels[2:], runs.values(), strict=True):
-        prediction = read_prediction(run, case_id, label.shape)[..., z][window] > 0
+        prediction = read_prediction(run, case_id, picture.volume_shape, classes)[..., picture.z][window] > 0
         draw_errors(axis, prediction, reference)
         draw_contour(axis, reference, REFERENCE)
         draw_contour(axis, prediction, PREDICTION)
@@ -120,16 +147,20 @@ def draw_case(panels: Sequence[plt.Axes], title: str, picture: tuple, case_id: s
         axis.set_xlabel(f"DSC {of_case['dsc'].mean():.3f}, HD95 {of_case['hd95_mm'].mean():.1f} mm")
 
 
-def read_prediction(run: Run, case_id: str, shape: tuple[int, int]) -> np.ndarray:
-    """Classes (X, Y, Z) of a case on the sliced grid."""
+def read_prediction(run: Run, case_id: str, shape: tuple[int, int, int], classes: int) -> np.ndarray:
+    """Classes (X, Y, Z) uint8 that a run predicted for a case on the sliced grid; ``shape`` is that of its label."""
     path = run.folder / "predictions" / f"{case_id}.nii.gz"
     try:
-        prediction = np.asarray(nib.load(path).dataobj)
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
-        raise InputError(f"{path}: expected a prediction, found {error}; evaluate the run again") from None
-    if prediction.shape[:2] != shape:
-        raise InputError(f"{path}: expected slices of {shape}, found {prediction.shape}; evaluate the run again")
-    return prediction
+        volume = np.asarray(nib.load(path).dataobj)
+    except Exception as error:  # nibabel and zlib raise a dozen kinds for a damaged file
+        found = "nothing" if not path.exists() else f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: expected a prediction, found {found}; evaluate the run again") from None
+    if volume.shape != tuple(shape):
+        raise InputError(f"{path}: expected the shape of the label {tuple(shape)}, found {volume.shape}")
+    strange = volume[~np.isin(volume, np.arange(classes))]
+    if strange.size:
+        raise InputError(f"{path}: expected classes 0 to {classes - 1}, found {strange[0]}")
+    return volume.astype(np.uint8)
 
 
 def display_channel(image: np.ndarray, label: np.ndarray) -> int:
@@ -186,21 +217,19 @@ def write_maps(results: Path, rows: Sequence[str], name: str) -> list[Path]:
     The slice is that of the largest reference among the validation cases of the first row.
     """
     run = drawable(results, rows)[rows[0]][0]
-    data = data_of(run)
+    meta = data_of(run)
     sized = run.metrics.groupby("case_id")["n_ref"].sum()
-    case_id = str(sized.idxmax())
-    image, label, z, aspect = read_picture(data, case_id)
-    dx, dy, _ = next(case.spacing for case in read_meta(data).cases if case.case_id == case_id)
-    window = crop(image, label > 0)
+    picture = read_picture(meta, str(sized.idxmax()))
+    window, label = picture.window, picture.label
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(1, len(MAPS) + 1, figsize=(2.2 * (len(MAPS) + 1), 2.6), layout="constrained")
-        draw_image(axes[0], image[window], aspect=aspect)
+        draw_image(axes[0], picture.image[window], aspect=picture.aspect)
         draw_contour(axes[0], label[window] > 0, REFERENCE)
         axes[0].set_title("image\nand reference")
-        axes[0].set_xlabel(f"{case_id}, slice {z}")
+        axes[0].set_xlabel(f"{picture.case_id}, slice {picture.z}")
         for axis, (kind, title) in zip(axes[1:], MAPS, strict=True):
-            found = region_wise_map(label, int(label.max()) + 1, kind, spacing=(dx, dy))[-1][window]
-            draw_map(axis, found, aspect=aspect)
+            found = region_wise_map(label, int(label.max()) + 1, kind, spacing=picture.spacing)[-1][window]
+            draw_map(axis, found, aspect=picture.aspect)
             draw_contour(axis, label[window] > 0, "white")
             axis.set_title(title)
         return save(figure, results, name)

@@ -74,7 +74,8 @@ def read_metrics(path: Path, counts: tuple[str, ...]) -> pd.DataFrame:
     metrics = pd.DataFrame(read_rows(path, ("case_id", "class", *METRICS, *counts)))
     for column in set(metrics) - set(TEXT_COLUMNS):
         try:
-            metrics[column] = metrics[column].astype(float)
+            values = metrics[column] if column in (*METRICS, *counts) else metrics[column].replace("", "nan")
+            metrics[column] = values.astype(float)
         except ValueError as error:
             raise InputError(f"{path}: expected numbers in {column}, found {error}") from None
     twice = metrics[metrics.duplicated(["case_id", "class"])]

@@ -22,7 +22,7 @@ def project(tmp_path_factory):
     for pattern in ("*.py", "*.mk", "*.mplstyle", "Makefile", "requirements.txt"):
         for path in ROOT.glob(pattern):
             shutil.copy(path, folder)
-    for name in ("scripts", "published"):
+    for name in ("scripts", "published", "report_assets"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     python = folder / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -81,6 +81,8 @@ def test_from_zips_to_a_table(project, dataset):
     assert make(project, f"{dataset}-figures").returncode == 0
     for figure in ("curves", "pictures", "boxes", "maps", "shares"):
         assert (project / "results" / dataset / f"{figure}.pdf").stat().st_size > 5000
+    assert make(project, f"{dataset}-report").returncode == 0
+    assert all(row in (project / "results" / dataset / "report" / "index.html").read_text() for row in rows)
 
 
 @pytest.mark.slow
