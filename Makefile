@@ -16,6 +16,8 @@ DEVICE ?= auto
 ARGS ?=
 SLICE_ARGS ?=
 EVAL_ARGS ?=
+# Lesion masks (NIfTI) for make bench; without them it makes its own.
+MASKS ?=
 RAW ?=
 
 # OpenMP's threads give up waiting early: under -j, threads that spin take the cores from those that work.
@@ -74,7 +76,7 @@ test: | $(READY) ## the whole test suite
 .PHONY: bench
 bench: | $(READY) ## speed, as ratios measured in one run
 	$(PY) scripts/bench.py
-	$(PY) scripts/bench_metrics.py
+	$(PY) scripts/bench_metrics.py $(if $(MASKS),--masks "$(MASKS)")
 
 .PHONY: table2
 table2: | $(READY) ## time of a step with each loss, in the form of Table 2, on the device at hand

@@ -8,7 +8,7 @@ import pandas as pd
 
 from runs import Run, runs_of_rows
 from significance import bootstrap_interval, holm, permutation_test
-from tables import LEVELS, describe_settings
+from tables import EMPTY_RULE, LEVELS, describe_settings
 from typeset import Cells, latex, markdown, number
 from utils import InputError, write_rows, write_text
 
@@ -101,7 +101,7 @@ def write_comparison(
     lines = collect(found, baseline, metrics, level=level, permutations=permutations)
     write_rows(results / f"{name}.csv", lines, COLUMNS)
     header, body = layout(lines)
-    notes = [describe(found, baseline, lines, level, permutations), describe_settings(found)]
+    notes = [describe(found, baseline, lines, level, permutations), EMPTY_RULE, describe_settings(found)]
     write_text(results / f"{name}.tex", latex(header, body, " ".join(notes).replace("**", ""), name=name))
     text = "\n\n".join([markdown(header, body), *notes]) + "\n"
     write_text(results / f"{name}.md", text)
