@@ -128,7 +128,7 @@ def write_boxes(results: Path, rows: Sequence[str], name: str) -> list[Path]:
                 axis.tick_params(axis="y", length=0)
                 axis.invert_yaxis()
                 axis.set_title(f"{title}, {class_name}" if len(classes) > 1 else title)
-                axis.set_xlim(*((-0.02, 1.02) if column == "dsc" else (0, None)))
+                axis.set_xlim(*((-0.02, 1.02) if column == "dsc" else (0, 1.05 * max(map(max, cases)) or 1)))
         seeds = {len(found) for found in runs.values()}
         mean = f", mean of {'/'.join(map(str, sorted(seeds)))} seeds" if seeds != {1} else ""
         figure.supxlabel(f"a dot a validation case{mean}; box: quartiles; whiskers: within 1.5 box widths", fontsize=7)

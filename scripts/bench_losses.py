@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "scripts"))
 
 import pandas as pd  # noqa: E402
+from bench_data import lesions  # noqa: E402
 
 from distance import distance_maps, region_wise_map  # noqa: E402
 from losses import CONTOUR_LOSSES, REGION_LOSSES  # noqa: E402
@@ -38,13 +39,6 @@ COLUMNS = (
     "loss_ms_beside_gdl",
     "published_seconds_per_batch",
 )
-
-
-def lesions(batch: int, size: int) -> np.ndarray:
-    """Random blobs that fill about a hundredth of each slice, (B, H, W)."""
-    noise = np.random.default_rng(0).standard_normal((batch, size, size))
-    smooth = np.stack([ndimage.gaussian_filter(one, size / 32) for one in noise])
-    return (smooth > np.quantile(smooth, 0.99)).astype(np.uint8)
 
 
 class Step:

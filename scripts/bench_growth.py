@@ -1,0 +1,133 @@
+"""Cost a slice from 500 to 100,000 slices, resident and streamed, outside the network; and streaming within a limit.
+
+Slices of 32 x 32, sixteen files under many names: what is measured is the program's own cost a slice, from warm files,
+with a network of one 1x1 convolution. Each size runs in fresh processes. The last part trains on a set whose slices
+would fill several times the memory that the process may allocate (RLIMIT_DATA).
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from bench_data import make_linked_data  # noqa: E402
+
+from provenance import package_version, processor  # noqa: E402
+from utils import cpu_count, progress  # noqa: E402
+
+# A process of its own. Its arguments: project, scripts, data, where slices live, width (0: one convolution), limit.
+CHILD = """
+import json, sys, time
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+import torch
+from bench import PixelNetwork
+import engine, train
+from dataloader import read_meta
+from utils import progress
+
+def memory(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+
+engine.NETWORKS["pixel"] = PixelNetwork
+data, resident, width = Path(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+flags = ["--data", str(data), "--out", "unused", "--contour", "boundary", "--device", "cpu", "--resident", resident]
+args = train.parse([*flags, "--width", str(width or 1)])
+args.network, args.precision = "unet" if width else "pixel", "fp32"
+if len(sys.argv) > 6:
+    import resource
+    used = memory("VmData")
+    resource.setrlimit(resource.RLIMIT_DATA, (used + int(sys.argv[6]), used + int(sys.argv[6])))
+before, start = memory("VmRSS"), time.perf_counter()
+trainer = engine.build_trainer(args, read_meta(data), torch.device("cpu"))
+loaded = time.perf_counter() - start
+with progress(total=0, disable=True) as bar:
+    epochs = []
+    for epoch in range(1 if len(trainer.train) > 20000 else 2):
+        start = time.perf_counter()
+        trainer.train_epoch(epoch, bar)
+        epochs.append(time.perf_counter() - start)
+        trainer.so_far = engine.EpochSoFar()
+    start = time.perf_counter()
+    trainer.validate((0.99, 0.01))
+count = len(trainer.train)
+print(json.dumps({"load_ms": 1e3 * loaded / (count + len(trainer.val)), "epoch_ms": 1e3 * min(epochs) / count,
+                  "validate_ms": 1e3 * (time.perf_counter() - start) / len(trainer.val),
+                  "peak_mib": (memory("VmHWM") - before) / 2**20}))
+"""
+
+
+def measure(data: Path, resident: str, width: int = 0, limit: int | None = None) -> dict:
+    arguments = [ROOT, ROOT / "scripts", data, resident, width, *([limit] if limit else [])]
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
+        return {"error": last}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def growth(folder: Path, sizes: list[int]) -> list[str]:
+    lines = ["| slices | where | reading, ms a slice | training outside the network, ms a slice | memory added, MiB |",
+             "| --- | --- | --- | --- | --- |"]
+    for count in progress(sizes, desc="growth", unit="size"):
+        data = make_linked_data(folder / str(count), train=count, val=80, channels=2, size=32)
+        for resident in ("host", "stream"):
+            found = measure(data, resident)
+            lines.append(f"| {count} | {resident} | {found['load_ms']:.3f} | {found['epoch_ms']:.3f} | "
+                         f"{found['peak_mib']:.0f} |")
+    return lines
+
+
+def streaming(folder: Path, size: int, width: int, count: int) -> list[str]:
+    """Resident against streamed epochs with a real network, in turns."""
+    data = make_linked_data(folder / f"network{size}", train=count, val=16, channels=2, size=size)
+    turns = {"host": [], "stream": []}
+    for _ in range(3):
+        for resident, epochs in turns.items():
+            epochs.append(measure(data, resident, width)["epoch_ms"])
+    best = {resident: min(epochs) for resident, epochs in turns.items()}
+    return [f"UNet of width {width}, {count} slices of {size} x {size}: resident {best['host']:.1f}, streamed "
+            f"{best['stream']:.1f} ms a slice: {100 * best['host'] / best['stream']:.0f} % of the resident speed"]
+
+
+def limited(folder: Path, count: int, size: int, limit_mib: int) -> list[str]:
+    data = make_linked_data(folder / "limited", train=count, val=16, channels=2, size=size)
+    gib = count * size**2 * (2 * 2 + 1 + 2 * 2) / 2**30
+    lines = [f"{count} slices of {size} x {size}, {gib:.1f} GiB, in a process that may add {limit_mib} MiB:"]
+    for resident in ("host", "stream"):
+        found = measure(data, resident, limit=limit_mib * 2**20)
+        if "error" in found:
+            lines.append(f"- {resident}: {found['error']}")
+        else:
+            epoch, peak = found["epoch_ms"], found["peak_mib"]
+            lines.append(f"- {resident}: an epoch at {epoch:.1f} ms a slice, {peak:.0f} MiB added")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[500, 5000, 100_000], help="training slices")
+    args = parser.parse_args()
+    print(f"{processor()}, {cpu_count()} cores, {platform.system()}, torch {package_version('torch')}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for part in (
+            growth(Path(folder), args.sizes),
+            streaming(Path(folder), size=96, width=16, count=320),
+            streaming(Path(folder), size=256, width=16, count=64),
+            limited(Path(folder), count=4000, size=256, limit_mib=1024),
+        ):
+            print("\n".join(part) + "\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
