@@ -15,21 +15,12 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 import schedules
+from checkpoint import load_checkpoint, random_states, restore_random_states, save_checkpoint, seed_everything
 from dataloader import Batch, Meta, Slices, batches, epoch_order, load_slices
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from metrics import dsc_from_counts, hd95, intersection_and_sizes
 from networks import NETWORKS
-from utils import (
-    InputError,
-    StoppedError,
-    load_checkpoint,
-    progress,
-    random_states,
-    restore_random_states,
-    save_checkpoint,
-    seed_everything,
-    write_rows,
-)
+from utils import InputError, StoppedError, progress, write_rows
 
 LOG_COLUMNS = (
     "epoch", "region_weight", "contour_weight", "train_loss", "train_region", "train_contour", "train_dsc",
@@ -236,19 +227,12 @@ def restore(trainer: Trainer, path: Path) -> None:
         trainer.optimiser.load_state_dict(state["optimiser"])
         trainer.rate.load_state_dict(state["rate"])
         trainer.log = state["log"]
-        restore_random_states({name: to_cpu(value) for name, value in state["random"].items()})
+        restore_random_states(state["random"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"{path}: expected the state of this run, found another ({type(error).__name__})") from None
     if is_best(trainer):
         # The kill may have come between last.pt and best.pt.
         save_best(trainer, path.parent)
-
-
-def to_cpu(value):
-    """Generator states live on the host, whatever device a checkpoint was mapped to."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(to_cpu(item) for item in value)
-    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def run(trainer: Trainer, out: Path) -> None:

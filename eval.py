@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import figures
 import tables
+from checkpoint import load_checkpoint
 from dataloader import Case, Meta, Slices, batches, load_slices, read_meta
 from metrics import dsc, lesion_detection, surface_metrics, volume_difference
 from networks import NETWORKS
@@ -20,7 +21,6 @@ from utils import (
     Parser,
     atomic_path,
     exclusive,
-    load_checkpoint,
     progress,
     read_json,
     read_rows,
