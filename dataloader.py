@@ -203,5 +203,6 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> Tensor:
 
 def batches(slices: Slices, order: Tensor, batch_size: int, device: torch.device) -> Iterator[Batch]:
     """The batches of one epoch on ``device``; the last one may be smaller."""
-    for index in order.to(slices.label.device).split(batch_size):
+    # Splitting nothing would give one empty batch.
+    for index in order.to(slices.label.device).split(batch_size) if len(order) else ():
         yield slices.batch(index).to(device)

@@ -12,10 +12,12 @@ import torch
 import schedules
 from dataloader import Meta, read_meta
 from distance import CONVENTIONS, REGION_WISE_KINDS
-from engine import RATES, build_trainer, restore, run
+from engine import build_trainer
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import NETWORKS
 from provenance import provenance
+from rates import RATES
+from session import restore, run
 from utils import InputError, Parser, exclusive, read_json, run_command, select_device, write_json
 
 # Where a run happens, not what it computes: free to differ when a run goes on, as long as the precision stays.

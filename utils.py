@@ -62,8 +62,8 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> int:
         # A disk that is full, a folder that may not be written, a file that went away.
         print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"{Path(sys.argv[0]).name}: {str(stopped) or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
 

@@ -12,20 +12,16 @@ import pytest
 import torch
 from medpy.metric import binary
 from raw_data import call
+from runs import SMALL, run, same
 
 import dataloader
 import engine
 import eval as evaluate
+import rates
+import session
 import train
 from losses import Boundary, GeneralizedDice
 from utils import InputError, StoppedError
-
-SMALL = ("--width", "16", "--epochs", "3", "--batch-size", "4", "--device", "cpu")
-
-
-def run(sliced, out, *flags):
-    train.main(["--data", str(sliced), "--out", str(out), *SMALL, *flags])
-    return list(csv.DictReader((out / "log.csv").open()))
 
 
 def parse(sliced, out, *flags):
@@ -43,7 +39,7 @@ def test_a_run_leaves_what_it_promises(sliced, tmp_path):
         "best.pt",
         "last.pt",
     }
-    assert tuple(log[0]) == engine.LOG_COLUMNS and [row["epoch"] for row in log] == ["0", "1", "2"]
+    assert tuple(log[0]) == session.LOG_COLUMNS and [row["epoch"] for row in log] == ["0", "1", "2"]
     assert [float(row["contour_weight"]) for row in log] == pytest.approx([0.01, 0.02, 0.03])
     for row in log:
         weights, terms = (
@@ -92,13 +88,6 @@ def test_the_2d_and_the_3d_map_train_differently(sliced, tmp_path):
     assert logs[0][0]["train_contour"] != logs[1][0]["train_contour"]
 
 
-def same(one, other):
-    """Equal logs, but for the clock."""
-    clock = ("seconds", "slices_per_second")
-    strip = [[{k: v for k, v in row.items() if k not in clock} for row in log] for log in (one, other)]
-    return strip[0] == strip[1]
-
-
 def weights(folder, name="last"):
     return torch.load(folder / f"{name}.pt", weights_only=True)["model"]
 
@@ -114,17 +103,17 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(sliced, tmp_path)
 
 def test_a_stopped_run_goes_on_bit_for_bit(sliced, tmp_path, monkeypatch):
     whole = run(sliced, tmp_path / "whole", "--contour", "boundary")
-    original = engine.save_epoch
+    original = session.save_epoch
 
     def save_then_stop(trainer, out, **options):
         original(trainer, out, **options)
         if len(trainer.log) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "save_epoch", save_then_stop)
+    monkeypatch.setattr(session, "save_epoch", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
         run(sliced, tmp_path / "stopped", "--contour", "boundary")
-    monkeypatch.setattr(engine, "save_epoch", original)
+    monkeypatch.setattr(session, "save_epoch", original)
     resumed = run(sliced, tmp_path / "stopped", "--contour", "boundary", "--resume")
     assert same(whole, resumed)
     for name in ("last", "best"):
@@ -190,7 +179,7 @@ def test_stopped_error_is_not_bad_input():
 
 def test_the_reference_learning_rate_rule():
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    rule = engine.ReferenceRate(optimiser)
+    rule = rates.ReferenceRate(optimiser)
     halved = []
     for epoch in range(70):
         before = optimiser.param_groups[0]["lr"]
@@ -259,7 +248,7 @@ def test_reference_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path
 
 def test_a_kill_between_last_and_best_is_repaired(sliced, tmp_path, monkeypatch):
     run(sliced, tmp_path / "whole", "--epochs", "1")
-    monkeypatch.setattr(engine, "save_best", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(session, "save_best", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(sliced, tmp_path / "killed", "--epochs", "1")
     monkeypatch.undo()
