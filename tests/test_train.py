@@ -1,11 +1,5 @@
-import csv
 import json
 import math
-import os
-import random
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -296,33 +290,3 @@ def test_squared_distances_do_not_overflow(tmp_path):
     case = dataloader.Case("1", "train", 1, (5.0, 5.0, 5.0))
     maps = dataloader.computed_maps(label, (case,), 2, "hausdorff", None)
     assert torch.isfinite(maps).all() and float(maps.max()) == pytest.approx(2 * (63 * 5.0) ** 2, rel=1e-4)
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_as_the_undisturbed_one(sliced, tmp_path):
-    flags = ("--contour", "boundary", "--epochs", "12", "--batch-size", "2")
-    whole = run(sliced, tmp_path / "whole", *flags)
-    out, moments = tmp_path / "killed", random.Random(0)
-    program = [sys.executable, train.__file__, "--data", str(sliced), "--out", str(out), *SMALL, *flags, "--resume"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = 0
-    for _ in range(4):
-        before = (out / "last.pt").stat().st_mtime_ns if (out / "last.pt").exists() else 0
-        process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        # Wait until it has trained on, so that each kill falls into the work and not into the imports.
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if (out / "last.pt").exists() and (out / "last.pt").stat().st_mtime_ns > before:
-                break
-            time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.3))
-        killed += process.poll() is None
-        process.kill()
-        process.wait()
-    assert killed >= 2
-    subprocess.run(program, check=True, capture_output=True, env=environment)
-    assert same(whole, list(csv.DictReader((out / "log.csv").open())))
-    for name in ("last", "best"):
-        pairs = zip(weights(tmp_path / "whole", name).values(), weights(out, name).values(), strict=True)
-        assert all(torch.equal(x, y) for x, y in pairs)
-    assert not list(out.glob(".*"))
