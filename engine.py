@@ -1,7 +1,8 @@
 """The training loop: one epoch of training and one pass of validation, with what an epoch has gathered so far."""
 
 import argparse
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -12,36 +13,48 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 import schedules
 from checkpoint import seed_everything
-from dataloader import Batch, Meta, Slices, batches, epoch_order, load_slices
+from dataloader import Batch, Meta, Slices, batches, epoch_order
 from guards import StopRequest
 from metrics import dsc_from_counts, hd95, intersection_and_sizes
 from networks import NETWORKS
 from objective import Objective, wanted_maps
 from rates import RATES, ReferenceRate
+from streaming import StreamedSlices, open_parts
 from utils import StoppedError
 
-Counts = tuple[Tensor, Tensor, Tensor]      # of a batch: intersection, prediction, reference, each (B, K)
+STEP_VALUES = ("loss", "region", "contour", "gradient norm")
 
 
 @dataclass
 class EpochSoFar:
-    """What the epoch under way has gathered, on the device; empty between epochs."""
+    """What the epoch under way has gathered, on the device; allocated whole, so that memory does not grow by step."""
 
-    steps: list[Tensor] = field(default_factory=list)   # a step: loss, regional and contour term, (3,)
-    counts: list[Counts] = field(default_factory=list)
-    seconds: float = 0.0                                # of training
-
-    def state(self) -> dict | None:
-        """The same as a few tensors and plain values, for a checkpoint; None between epochs."""
-        if not self.steps:
-            return None
-        return {"steps": torch.stack(self.steps), "counts": merge(self.counts), "seconds": self.seconds}
+    steps: Tensor       # (S, 4) float32: STEP_VALUES of each step
+    counts: Tensor      # (3, N, K) int64: intersection, prediction, reference of each slice
+    n_steps: int = 0
+    n_slices: int = 0
+    seconds: float = 0.0    # of training
 
     @staticmethod
-    def from_state(state: Mapping | None) -> "EpochSoFar":
-        if state is None:
-            return EpochSoFar()
-        return EpochSoFar(list(state["steps"]), [tuple(state["counts"])], state["seconds"])
+    def empty(n_slices: int, batch_size: int, num_classes: int, device: torch.device) -> "EpochSoFar":
+        steps = torch.zeros((math.ceil(n_slices / batch_size), len(STEP_VALUES)), device=device)
+        return EpochSoFar(steps, torch.zeros((3, n_slices, num_classes), dtype=torch.int64, device=device))
+
+    def add(self, values: Sequence[Tensor], counts: Sequence[Tensor]) -> None:
+        """The values () and counts (B, K) of one step."""
+        end = self.n_slices + len(counts[0])
+        self.steps[self.n_steps] = torch.stack([value.detach().float() for value in values])
+        self.counts[:, self.n_slices : end] = torch.stack(tuple(counts))
+        self.n_steps, self.n_slices = self.n_steps + 1, end
+
+    def means(self, batch_size: int) -> Tensor:
+        """Means of STEP_VALUES over the slices, (4,), on the host."""
+        sizes = torch.tensor([len(part) for part in torch.arange(self.n_slices).split(batch_size)])
+        return (self.steps.cpu() * sizes[:, None]).sum(0) / self.n_slices
+
+    def state(self) -> dict | None:
+        """The same as tensors and plain values, for a checkpoint; None between epochs."""
+        return vars(self).copy() if self.n_steps else None
 
 
 @dataclass
@@ -56,12 +69,15 @@ class Trainer:
     rate: ReduceLROnPlateau | ReferenceRate
     schedule: object
     objective: Objective
-    train: Slices
-    val: Slices
+    train: Slices | StreamedSlices
+    val: Slices | StreamedSlices
     num_classes: int
     log: list[dict] = field(default_factory=list)
-    so_far: EpochSoFar = field(default_factory=EpochSoFar)
+    so_far: EpochSoFar = field(init=False)
     stop: StopRequest = field(default_factory=StopRequest)
+
+    def __post_init__(self):
+        self.new_epoch()
 
     def logits(self, image: Tensor) -> Tensor:
         use_bf16 = self.args.precision == "bf16"
@@ -75,44 +91,59 @@ class Trainer:
         """
         self.forward.train()
         weights = self.objective.weights(self.schedule, epoch)
-        order = self.order(epoch)[len(self.so_far.steps) * self.args.batch_size :]
-        for batch in batches(self.train, order, self.args.batch_size, self.device):
-            self.step(batch, weights)
+        for batch in batches(self.train, self.order(epoch)[self.so_far.n_slices :], self.args.batch_size, self.device):
+            self.step(batch, epoch, weights)
             bar.update(len(batch.label))
             self.stop.check()
-        losses = self.check_finite(epoch)                                           # (steps, 3)
-        sizes = torch.tensor([len(part) for part in self.order(epoch).split(self.args.batch_size)])
-        mean = (losses * sizes[:, None]).sum(0) / len(self.train)
+        self.check_finite(epoch)
+        mean = self.so_far.means(self.args.batch_size)
         return {
             "region_weight": weights[0], "contour_weight": weights[1],
             "train_loss": float(mean[0]), "train_region": float(mean[1]), "train_contour": float(mean[2]),
             "train_dsc": slice_dsc(self.so_far.counts),
         }
 
-    def step(self, batch: Batch, weights: tuple[float, float]) -> None:
+    def step(self, batch: Batch, epoch: int, weights: tuple[float, float]) -> None:
         """One step of the optimiser; nothing in it waits for the device."""
         logits = self.logits(batch.image)
         terms = self.objective.terms(logits, batch)
         loss = self.objective.weigh(terms, weights)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        try:
+            loss.backward()
+        except RuntimeError as error:
+            # What --detect-anomaly raises.
+            if "returned nan values" not in str(error):
+                raise
+            raise StoppedError(f"{self.place(epoch, self.so_far.n_steps)}: {error}") from None
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
         self.optimiser.step()
-        self.so_far.steps.append(torch.stack((loss, *terms)).detach())
         counts = intersection_and_sizes(logits.detach().argmax(1), batch.label, self.num_classes)
-        self.so_far.counts.append(counts)
+        self.so_far.add((loss, *terms, norm), counts)
 
     def order(self, epoch: int) -> Tensor:
         return epoch_order(len(self.train), seed=self.args.seed, epoch=epoch)
 
-    def check_finite(self, epoch: int) -> Tensor:
-        """The steps so far on the host; ``StoppedError`` names epoch, step and slices of the first not finite."""
-        steps = torch.stack(self.so_far.steps).cpu()
-        bad = (~torch.isfinite(steps[:, 0])).nonzero()
+    def check_finite(self, epoch: int) -> None:
+        """``StoppedError`` with place and values of the first step whose loss or gradient is not finite."""
+        steps = self.so_far.steps[: self.so_far.n_steps].cpu()
+        bad = (~torch.isfinite(steps[:, [0, 3]])).any(1).nonzero()
         if len(bad):
             step = int(bad[0])
-            slices = ", ".join(self.train.names[i] for i in self.order(epoch).split(self.args.batch_size)[step])
-            raise StoppedError(f"epoch {epoch}, step {step}: the loss is {steps[step, 0]:g} on slices {slices}")
-        return steps
+            losses = (True, self.objective.region, self.objective.contour, True)
+            found = zip(STEP_VALUES, steps[step].tolist(), losses, strict=True)
+            values = ", ".join(f"{name} {value:g}" for name, value, is_there in found if is_there)
+            advice = "" if self.args.detect_anomaly else "; --detect-anomaly names the operation"
+            raise StoppedError(f"{self.place(epoch, step)}: expected finite values, found {values}{advice}")
+
+    def place(self, epoch: int, step: int) -> str:
+        """Epoch, step and slices in words."""
+        slices = self.order(epoch).split(self.args.batch_size)[step]
+        return f"epoch {epoch}, step {step}, slices {', '.join(self.train.names[i] for i in slices)}"
+
+    def new_epoch(self) -> None:
+        size = (len(self.train), self.args.batch_size, self.num_classes)
+        self.so_far = EpochSoFar.empty(*size, device=self.device)
 
     @torch.no_grad()
     def validate(self, weights: tuple[float, float]) -> dict[str, float]:
@@ -121,27 +152,28 @@ class Trainer:
         ``StopTraining`` between two batches after a stop request.
         """
         self.forward.eval()
-        losses, counts, predictions = [], [], []
+        so_far = EpochSoFar.empty(len(self.val), self.args.batch_size, self.num_classes, self.device)
+        predictions = torch.empty(self.val.label.shape, dtype=torch.uint8, device=self.device)     # (N, H, W)
         for batch in batches(self.val, torch.arange(len(self.val)), self.args.batch_size, self.device):
             logits = self.logits(batch.image)
             prediction = logits.argmax(1)                                           # (B, H, W)
-            losses.append(self.objective.weigh(self.objective.terms(logits, batch), weights) * len(prediction))
-            counts.append(intersection_and_sizes(prediction, batch.label, self.num_classes))
-            predictions.append(prediction.byte())
+            predictions[so_far.n_slices : so_far.n_slices + len(prediction)] = prediction
+            terms = self.objective.terms(logits, batch)
+            values = (self.objective.weigh(terms, weights), *terms, logits.new_zeros(()))
+            so_far.add(values, intersection_and_sizes(prediction, batch.label, self.num_classes))
             self.stop.check()
-        dsc_3d, hd95_3d = self.volume_metrics(counts, torch.cat(predictions).cpu().numpy())
+        dsc_3d, hd95_3d = self.volume_metrics(so_far.counts.cpu(), predictions.cpu().numpy())
         return {
-            "val_loss": float(sum(losses)) / len(self.val), "val_dsc": slice_dsc(counts),
+            "val_loss": float(so_far.means(self.args.batch_size)[0]), "val_dsc": slice_dsc(so_far.counts),
             "val_dsc_3d": dsc_3d, "val_hd95_3d_mm": hd95_3d,
         }
 
-    def volume_metrics(self, counts: list[Counts], predictions: np.ndarray) -> tuple[float, float]:
-        """Mean 3D DSC and HD95 in mm over cases and foreground classes; predictions (N, H, W)."""
-        intersection, n_pred, n_ref = (part.cpu() for part in merge(counts))                          # (N, K)
+    def volume_metrics(self, counts: Tensor, predictions: np.ndarray) -> tuple[float, float]:
+        """Mean 3D DSC and HD95 in mm over cases and foreground classes; counts (3, N, K), predictions (N, H, W)."""
         reference = self.val.label.cpu().numpy()
         dscs, distances = [], []
         for case, at in self.val.case_ranges():
-            dsc = dsc_from_counts(intersection[at].sum(0), n_pred[at].sum(0), n_ref[at].sum(0))        # (K,)
+            dsc = dsc_from_counts(*counts[:, at].sum(1))                            # (K,)
             dscs.append(float(dsc[1:].mean()))
             spacing = (case.spacing[2], *case.spacing[:2])
             for k in range(1, self.num_classes):
@@ -153,14 +185,9 @@ class Trainer:
         return row["val_dsc_3d" if self.args.selection == "volume" else "val_dsc"]
 
 
-def slice_dsc(counts: list[Counts]) -> float:
-    """Mean DSC over slices and foreground classes; counts per batch as ``intersection_and_sizes`` gives them."""
-    return float(dsc_from_counts(*merge(counts))[:, 1:].mean())
-
-
-def merge(counts: list[Counts]) -> Counts:
-    """Counts of many batches as those of one, (N, K) each."""
-    return tuple(torch.cat(part) for part in zip(*counts, strict=True))
+def slice_dsc(counts: Tensor) -> float:
+    """Mean DSC over slices and foreground classes; counts (3, N, K) as ``intersection_and_sizes`` gives them."""
+    return float(dsc_from_counts(*counts)[:, 1:].mean())
 
 
 def build_trainer(args: argparse.Namespace, meta: Meta, device: torch.device) -> Trainer:
@@ -168,8 +195,9 @@ def build_trainer(args: argparse.Namespace, meta: Meta, device: torch.device) ->
     options = {"gdl": {"absent": args.gdl_absent}, "hausdorff": {"convention": args.hausdorff}}
     objective = Objective(args.region, args.contour, options)
     maps = wanted_maps(args, objective)
-    parts = (load_slices(meta, part, maps=maps, convention=args.distance_map) for part in ("train", "val"))
-    train, val = (part.to(device) for part in parts)
+    train, val = open_parts(
+        meta, maps=maps, convention=args.distance_map, resident=args.resident, device=device
+    )
     num_classes = len(meta.class_names)
     network = NETWORKS[args.network](len(meta.modalities), num_classes, width=args.width)
     network = network.to(device, memory_format=torch.channels_last)

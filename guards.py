@@ -1,7 +1,27 @@
-"""What stops a run in good order: a request from outside."""
+"""What stops a run in good order: a request from outside, or memory that is not there."""
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
+
+from utils import StoppedError
+
+
+@contextlib.contextmanager
+def memory_advice(advice: str) -> Iterator[None]:
+    """Turn an allocation that fails inside the block into a ``StoppedError`` that ends with ``advice``."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch's own class for a device, words for the host and for CUDA's libraries.
+        words = str(error).lower()
+        if not isinstance(error, MemoryError) and not any(
+            sign in words for sign in ("out of memory", "can't allocate memory", "alloc_failed")
+        ):
+            raise
+        line = next((line for line in str(error).splitlines() if "alloc" in line.lower()), "out of memory")
+        raise StoppedError(f"out of memory; {advice} ({line.strip()})") from None
 
 
 class StopTraining(Exception):

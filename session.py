@@ -23,11 +23,12 @@ def restore(trainer: Trainer, path: Path) -> None:
         trainer.optimiser.load_state_dict(state["optimiser"])
         trainer.rate.load_state_dict(state["rate"])
         trainer.log = state["log"]
-        trainer.so_far = EpochSoFar.from_state(state["so_far"])
+        if state["so_far"]:
+            trainer.so_far = EpochSoFar(**state["so_far"])
         restore_random_states(state["random"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"{path}: expected the state of this run, found another ({type(error).__name__})") from None
-    if not trainer.so_far.steps and is_best(trainer):
+    if not trainer.so_far.n_steps and is_best(trainer):
         # The kill may have come between last.pt and best.pt.
         save_best(trainer, path.parent)
 
@@ -40,7 +41,7 @@ def run(trainer: Trainer, out: Path) -> None:
     args, done, slices = trainer.args, len(trainer.log), len(trainer.train)
     write_rows(out / "log.csv", trainer.log, LOG_COLUMNS)
     name = f"{out.parent.name} {out.name}"
-    seen = done * slices + min(slices, len(trainer.so_far.steps) * args.batch_size)
+    seen = done * slices + trainer.so_far.n_slices
     with trainer.stop, progress(total=args.epochs * slices, initial=seen, unit="slice", desc=name) as bar:
         for epoch in range(done, args.epochs):
             try:
@@ -71,13 +72,13 @@ def run_epoch(trainer: Trainer, epoch: int, bar) -> dict[str, float]:
     row |= {"seconds": seconds, "slices_per_second": len(trainer.train) / trained}
     trainer.rate.step(trainer.score(row))
     trainer.log.append(row)
-    trainer.so_far = EpochSoFar()
+    trainer.new_epoch()
     return row
 
 
 def stop(trainer: Trainer, epoch: int, out: Path) -> None:
     """Save the epoch under way, so that nothing but the rest of it is left to do; raises ``KeyboardInterrupt``."""
-    steps = len(trainer.so_far.steps)
+    steps = trainer.so_far.n_steps
     if steps:
         trainer.check_finite(epoch)
         save_state(trainer, epoch, out)

@@ -68,7 +68,10 @@ def chain(data, out, flags, seed: int) -> tuple[int, int]:
 def test_runs_killed_at_random_moments_end_as_the_undisturbed_one(sliced, tmp_path):
     flags = ("--contour", "boundary", "--epochs", "26", "--batch-size", "2")
     with ThreadPoolExecutor(3) as pool:
-        chains = [pool.submit(chain, sliced, tmp_path / f"killed{seed}", flags, seed) for seed in range(2)]
+        chains = [
+            pool.submit(chain, sliced, tmp_path / f"killed{seed}", (*flags, "--resident", resident), seed)
+            for seed, resident in enumerate(("host", "stream"))
+        ]
         run(sliced, tmp_path / "whole", *flags)
         kills, torn = zip(*(one.result() for one in chains))
     assert sum(kills) == 20 and sum(torn) >= 2
