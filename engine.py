@@ -15,6 +15,7 @@ import schedules
 from checkpoint import seed_everything
 from dataloader import Batch, Meta, Slices, batches, epoch_order
 from guards import StopRequest
+from hardware import Compiled
 from metrics import dsc_from_counts, hd95, intersection_and_sizes
 from networks import NETWORKS
 from objective import Objective, wanted_maps
@@ -205,7 +206,7 @@ def build_trainer(args: argparse.Namespace, meta: Meta, device: torch.device) ->
     schedule = schedules.build(args.alpha, start=args.alpha_start, step=args.alpha_step, epochs=args.epochs)
     return Trainer(
         args=args, device=device, network=network,
-        forward=torch.compile(network) if args.compile and device.type == "cuda" else network,
+        forward=Compiled(network) if args.compile and not args.detect_anomaly and device.type == "cuda" else network,
         optimiser=optimiser, rate=RATES[args.lr_rule](optimiser), schedule=schedule, objective=objective,
         train=train, val=val, num_classes=num_classes,
     )

@@ -1,11 +1,13 @@
 """What the machine gives a run: memory that is free, cores, algorithms that repeat themselves."""
 
+import math
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -37,20 +39,13 @@ def free_memory(device: torch.device) -> int:
 
 def meminfo(name: str) -> int | None:
     """One line of /proc/meminfo in bytes."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
+    lines = (read_text(Path("/proc/meminfo")) or "").splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
 
 
 def cgroup_folders(controller: str) -> Iterator[Path]:
     """The control groups of this process for one controller, from the innermost one up (versions 1 and 2)."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
+    for line in (read_text(Path("/proc/self/cgroup")) or "").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
@@ -72,16 +67,71 @@ def cgroup_rooms() -> Iterator[int]:
 
 def cached(stat: Path) -> int:
     """Bytes of files that a control group may drop."""
-    try:
-        lines = [line.split() for line in stat.read_text().splitlines()]
-    except OSError:
-        return 0
+    lines = [line.split() for line in (read_text(stat) or "").splitlines()]
     return sum(int(value) for name, value in lines if name in ("inactive_file", "active_file"))
 
 
 def read_number(path: Path) -> int | None:
     """The number in a file; None where there is no file, or no number because there is no limit."""
+    text = read_text(path)
+    return int(text) if text and text.isdigit() else None
+
+
+def read_text(path: Path) -> str | None:
+    """What a file of the system says, or None where there is no such file."""
     try:
-        return int(path.read_text())
-    except (OSError, ValueError):
+        return path.read_text().strip()
+    except OSError:
         return None
+
+
+def core_count() -> int:
+    """Physical cores that this process may use: of its affinity mask, and within the quota of its container."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    # Two threads of one core share its arithmetic units: the second brings a convolution nothing.
+    siblings = Path("/sys/devices/system/cpu")
+    cores = {read_text(siblings / f"cpu{cpu}" / "topology" / "thread_siblings_list") or str(cpu) for cpu in usable}
+    return max(1, min(len(cores), *cpu_quotas(), len(usable)))
+
+
+def cpu_quotas() -> Iterator[int]:
+    """Cores' worth of time that each control group of this process allows, rounded up."""
+    for folder in cgroup_folders("cpu"):
+        words = (read_text(folder / "cpu.max") or "").split() or [
+            read_text(folder / f"cpu.cfs_{name}_us") or "max" for name in ("quota", "period")
+        ]
+        if len(words) == 2 and all(word.isdigit() for word in words):
+            yield max(1, math.ceil(int(words[0]) / int(words[1])))
+
+
+def use_threads() -> None:
+    """One thread a physical core, unless the user's environment says how many."""
+    if "OMP_NUM_THREADS" not in os.environ and "MKL_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(core_count())
+
+
+class Compiled(nn.Module):
+    """A network through ``torch.compile``; as it is, after one warning, from the call on that cannot be compiled."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self.call = torch.compile(network)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        if self.call is self.network:
+            return self.network(*inputs)
+        # Imported by torch.compile's first call in any case, and too slow for a run that does not compile.
+        from torch._dynamo.exc import TorchDynamoException
+
+        try:
+            return self.call(*inputs)
+        except TorchDynamoException as error:
+            cause = getattr(error, "inner_exception", None) or error.__cause__ or error
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
+            # Whatever else is wrong with the network itself is raised again without the compiler.
+            line = next(iter(str(cause).strip().splitlines()), "")
+            print(f"warning: going on without torch.compile: {type(cause).__name__}: {line}", file=sys.stderr)
+            self.call = self.network
+            return self.network(*inputs)

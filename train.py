@@ -14,7 +14,7 @@ from dataloader import Meta, read_meta
 from distance import CONVENTIONS, REGION_WISE_KINDS
 from engine import build_trainer
 from guards import memory_advice
-from hardware import use_deterministic_algorithms
+from hardware import use_deterministic_algorithms, use_threads
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import NETWORKS
 from provenance import provenance
@@ -112,7 +112,8 @@ def build_parser() -> Parser:
     parser.add_argument("--resident", choices=RESIDENCES, default="auto", help=resident_help)
     precision_help = "arithmetic of the network; auto is bf16 on CUDA and fp32 on the CPU"
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help=precision_help)
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile on CUDA")
+    compile_help = "torch.compile on CUDA, where it can"
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=compile_help)
     deterministic_help = "on CUDA, take only algorithms that give the same bits each time; slower"
     parser.add_argument("--deterministic", action="store_true", help=deterministic_help)
     anomaly_help = "name the operation whose gradient is the first not finite; slow, and without torch.compile"
@@ -192,6 +193,7 @@ def room_for(args: argparse.Namespace, device: torch.device) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
+    use_threads()
     if args.deterministic:
         use_deterministic_algorithms()
     device = select_device(args.device)
