@@ -19,9 +19,16 @@ def seed_everything(seed: int) -> None:
 
 
 def save_checkpoint(path: Path, state: Mapping) -> None:
-    """Write tensors and plain values; whatever was at ``path`` stays until the new file is whole."""
+    """Write tensors and plain values; whatever was at ``path`` stays until the new file is whole.
+
+    ``OSError`` names ``path`` where it cannot be written.
+    """
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:
+            # torch's word for a write that failed.
+            raise OSError(f"is the disk full? ({str(error).splitlines()[0]})") from None
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict:

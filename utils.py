@@ -69,6 +69,17 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> int:
 
 
 @contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an ``OSError`` of the block that does not say which file it is about name ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(f"{path}: could not be written: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` to write to; it replaces ``path`` only if the block succeeds."""
     path = Path(path)
@@ -76,10 +87,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     # The suffix stays last, for the writers that choose a format by it (.nii.gz, .pdf).
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming(path):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
