@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -137,6 +138,8 @@ def parse_case(row: dict[str, str], path: Path) -> Case:
     except ValueError:
         expected = ", ".join(CASE_NUMBERS)
         raise InputError(f"{path}: {row['case_id']}: expected numbers in {expected}, found {row}") from None
+    if not all(0 < number < math.inf for number in numbers.values()):
+        raise InputError(f"{path}: {row['case_id']}: expected positive numbers in {', '.join(numbers)}, found {row}")
     spacing = tuple(numbers[f"spacing_{axis}_mm"] for axis in "xyz")
     return Case(row["case_id"], row["split"], numbers["n_slices"], spacing)
 

@@ -103,8 +103,9 @@ def open_parts(
 ) -> tuple[Slices, Slices] | tuple[StreamedSlices, StreamedSlices]:
     """Training and validation slices, kept where ``resident`` (one of RESIDENCES) says."""
     wanted = {"maps": maps, "convention": convention}
+    # Both, before the first is read: one may have no cases.
+    size = sum(part_layout(meta, part, **wanted).nbytes for part in ("train", "val"))
     if resident == "auto":
-        size = sum(part_layout(meta, part, **wanted).nbytes for part in ("train", "val"))
         resident = choose_residence(size, device)
     if resident == "stream":
         return tuple(open_slices(meta, part, **wanted) for part in ("train", "val"))
