@@ -67,6 +67,7 @@ test: | $(READY) ## the whole test suite
 .PHONY: bench
 bench: | $(READY) ## speed, as ratios measured in one run
 	$(PY) scripts/bench.py
+	$(PY) scripts/bench_engine.py
 	$(PY) scripts/bench_metrics.py
 
 .PHONY: table2
