@@ -33,8 +33,9 @@ DEMO_SEEDS := $(if $(filter file,$(origin SEEDS)),0,$(SEEDS))
 
 # The metrics of a row of a data set, all seeds: $(call metrics,isles,gdl)
 metrics = $(foreach seed,$(SEEDS),results/$(1)/$(2)/seed$(seed)/metrics.csv)
-# The rows of a data set that have a finished run of a seed: $(call finished,isles,*)
-finished = $(strip $(foreach row,$(ROWS),$(if $(wildcard results/$(1)/$(row)/seed$(2)/metrics.csv),$(row))))
+unique = $(if $(1),$(firstword $(1)) $(call unique,$(filter-out $(firstword $(1)),$(1))))
+# The rows of a data set that have a finished run of a seed, in the order of the tables: $(call finished,isles,*)
+finished = $(strip $(foreach row,$(call unique,$(TABLE_table1) $(TABLE_table3) $(TABLE_midl) $(ROWS)),$(if $(wildcard results/$(1)/$(row)/seed$(2)/metrics.csv),$(row))))
 # A figure of the finished rows, or one a table where one figure cannot tell them apart: $(call draw,isles,curves,*,<flags>)
 draw = $(if $(word 15,$(call finished,$(1),$(3))),\
   $(foreach table,$(TABLES),$(call figure,$(1),$(2),$(filter $(call finished,$(1),$(3)),$(TABLE_$(table))),$(2)-$(table),$(4))),\
@@ -76,6 +77,7 @@ test: | $(READY) ## the whole test suite
 .PHONY: bench
 bench: | $(READY) ## speed, as ratios measured in one run
 	$(PY) scripts/bench.py
+	$(PY) scripts/bench_engine.py
 	$(PY) scripts/bench_metrics.py $(if $(MASKS),--masks "$(MASKS)")
 
 .PHONY: table2
@@ -121,7 +123,7 @@ $(1)-curves: | $(READY) $(call wanted,$(1))
 	@$$(call draw,$(1),curves,*,)
 
 $(1)-pictures: | $(READY) $(call wanted,$(1))
-	@$$(call draw,$(1),pictures,$$(firstword $$(SEEDS)),--seed $$(firstword $$(SEEDS)))
+	@$$(call draw,$(1),pictures,$$(firstword $$(SEEDS)),--seed $$(firstword $$(SEEDS)) --baseline $$(BASELINE))
 
 $(1)-figures: $(1)-curves $(1)-pictures | $(READY) $(call wanted,$(1))
 	@$$(call draw,$(1),boxes,*,)

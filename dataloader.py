@@ -2,7 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,21 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distance import distance_maps, region_wise_map
+from slicefiles import Case, Layout, compute_maps, read_slice
 from utils import InputError, progress, read_json, read_rows
 
 FORMAT = 1
 CASE_NUMBERS = {"n_slices": int, "spacing_x_mm": float, "spacing_y_mm": float, "spacing_z_mm": float}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One line of cases.csv that the loader needs; spacing of the sliced grid in mm, in array-axis order."""
-
-    case_id: str
-    split: str
-    n_slices: int
-    spacing: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -43,15 +36,27 @@ class Meta:
 
 @dataclass(frozen=True)
 class Batch:
-    """Slices of one step, on one device."""
+    """Slices of one step, on one device: as they are stored, or ``prepared`` for the network and the losses."""
 
-    image: Tensor       # (B, C, H, W) float32 in [0, 1]
-    label: Tensor       # (B, H, W) int64
-    maps: Tensor | None  # (B, K, H, W) float32
+    image: Tensor       # (B, C, H, W) in [0, 1], float16, then float32
+    label: Tensor       # (B, H, W) uint8, then int64
+    maps: Tensor | None  # (B, K, H, W) float16 or float32, then float32
     spacing: Tensor     # (B, 2) float32, mm
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(*(t if t is None else change(t) for t in (self.image, self.label, self.maps, self.spacing)))
+
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(t if t is None else t.to(device) for t in (self.image, self.label, self.maps, self.spacing)))
+        """On ``device``; pinned memory is copied while the host goes on."""
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def prepared(self) -> "Batch":
+        return Batch(
+            image=self.image.float().contiguous(memory_format=torch.channels_last),
+            label=self.label.long(),
+            maps=None if self.maps is None else self.maps.float(),
+            spacing=self.spacing,
+        )
 
 
 @dataclass(frozen=True)
@@ -62,35 +67,42 @@ class Slices:
     label: Tensor       # (N, H, W) uint8
     maps: Tensor | None  # (N, K, H, W): signed distances in mm (float16), or a region-wise map (float32)
     spacing: Tensor     # (N, 2) float32, mm
-    cases: tuple[Case, ...]
-    names: tuple[str, ...]
+    layout: Layout
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        return self.layout.cases
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.layout.names
+
+    def case_ranges(self) -> Iterator[tuple[Case, slice]]:
+        return self.layout.case_ranges()
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def to(self, device: torch.device) -> "Slices":
-        """The slices on ``device``, or where they are if they would fill more than half of its free memory."""
-        size = sum(t.numel() * t.element_size() for t in (self.image, self.label, self.maps) if t is not None)
-        if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] / 2:
+    def to(self, device: torch.device, room: float = 0.5) -> "Slices":
+        """The slices on ``device``, or where they are if they would fill more than ``room`` of its free memory."""
+        if device.type == "cuda" and self.layout.nbytes > torch.cuda.mem_get_info(device)[0] * room:
             return self
         tensors = {name: getattr(self, name) for name in ("image", "label", "maps", "spacing")}
         return replace(self, **{name: t if t is None else t.to(device) for name, t in tensors.items()})
 
-    def batch(self, index: Tensor) -> Batch:
-        """The slices of ``index`` (B,), an int64 tensor on the slices' device."""
-        return Batch(
-            image=self.image[index].float().contiguous(memory_format=torch.channels_last),
-            label=self.label[index].long(),
-            maps=None if self.maps is None else self.maps[index].float(),
-            spacing=self.spacing[index],
-        )
+    def take(self, index: Tensor) -> Batch:
+        """The slices of ``index`` (B,), an int64 tensor on the slices' device, as they are stored."""
+        maps = None if self.maps is None else self.maps[index]
+        return Batch(self.image[index], self.label[index], maps, self.spacing[index])
 
-    def case_ranges(self) -> Iterator[tuple[Case, slice]]:
-        """Each case with its place along N."""
-        start = 0
-        for case in self.cases:
-            yield case, slice(start, start + case.n_slices)
-            start += case.n_slices
+    def read(self, parts: Sequence[Tensor], device: torch.device) -> Iterator[Batch]:
+        """One batch a part (B,) of an order; gathered ahead in pinned memory where they are to go to another device."""
+        if self.label.device.type != device.type:
+            return prefetched(lambda index: self.take(index).each(Tensor.pin_memory), parts)
+        if device.type == "cuda":
+            # One copy of the whole order, not one a step.
+            parts = torch.cat(parts).to(device).split(len(parts[0]))
+        return map(self.take, parts)
 
 
 def read_meta(root: Path) -> Meta:
@@ -128,73 +140,46 @@ def parse_case(row: dict[str, str], path: Path) -> Case:
     except ValueError:
         expected = ", ".join(CASE_NUMBERS)
         raise InputError(f"{path}: {row['case_id']}: expected numbers in {expected}, found {row}") from None
+    if not all(0 < number < math.inf for number in numbers.values()):
+        raise InputError(f"{path}: {row['case_id']}: expected positive numbers in {', '.join(numbers)}, found {row}")
     spacing = tuple(numbers[f"spacing_{axis}_mm"] for axis in "xyz")
     return Case(row["case_id"], row["split"], numbers["n_slices"], spacing)
 
 
-def load_slices(meta: Meta, part: str, *, maps: str | None = None, convention: str | None = None) -> Slices:
-    """Read all slices of ``part`` ("train" or "val") into memory.
+def part_layout(meta: Meta, part: str, *, maps: str | None = None, convention: str | None = None) -> Layout:
+    """What ``part`` ("train" or "val") consists of.
 
     ``maps`` is "phi2d", "phi3d", one of the region-wise kinds ("rrw", "boundary", "ac", "cao"), or None. Signed
     distances of another ``convention`` than the stored ones are computed from the labels.
-    ``InputError`` names a slice that is missing, damaged, of another dtype or shape, or not finite.
     """
     cases = tuple(case for case in meta.cases if case.split == part)
     names = tuple(f"{case.case_id}_{z:04d}" for case in cases for z in range(case.n_slices))
     if not names:
         raise InputError(f"{meta.root / 'cases.csv'}: expected cases for {part}, found none")
-    count, classes, size = len(names), len(meta.class_names), meta.size
-    kinds = {
-        "image": ((len(meta.modalities), size, size), torch.float16),
-        "label": ((size, size), torch.uint8),
-    }
-    stored = maps in ("phi2d", "phi3d") and convention in (None, meta.convention)
-    if stored:
-        kinds[maps] = ((classes, size, size), torch.float16)
-    tensors = {kind: torch.empty((count, *shape), dtype=dtype) for kind, (shape, dtype) in kinds.items()}
-    for index, name in enumerate(progress(names, desc=f"reading {part}", unit="slice", leave=False)):
-        for kind, tensor in tensors.items():
-            read_slice(meta.root / part / kind / f"{name}.npy", tensor[index].numpy())
-    label = tensors["label"]
-    if int(label.max()) >= classes:
-        worst = names[int(label.flatten(1).amax(1).argmax())]
-        found = f"{int(label.max())} in {meta.root / part / 'label'}"
-        raise InputError(f"{worst}: expected classes 0 to {classes - 1}, found {found}")
-    if maps and not stored:
-        tensors[maps] = computed_maps(label, cases, classes, maps, convention)
-    spacing = torch.tensor([case.spacing[:2] for case in cases for _ in range(case.n_slices)], dtype=torch.float32)
-    return Slices(tensors["image"], label, tensors.get(maps), spacing, cases, names)
+    grid = (meta.size, meta.size)
+    stored = {"image": ((len(meta.modalities), *grid), np.dtype(np.float16)), "label": (grid, np.dtype(np.uint8))}
+    if maps in ("phi2d", "phi3d") and convention in (None, meta.convention):
+        stored[maps] = ((len(meta.class_names), *grid), np.dtype(np.float16))
+    return Layout(meta.root / part, cases, names, stored, maps, convention, len(meta.class_names))
 
 
-def computed_maps(label: Tensor, cases: tuple[Case, ...], classes: int, maps: str, convention: str | None) -> Tensor:
-    """Maps (N, K, H, W) of labels (N, H, W) that are not on the disk: signed distances float16, others float32."""
-    found, start = [], 0
-    for case in progress(cases, desc="distance maps", unit="case", leave=False):
-        volume = label[start : start + case.n_slices].numpy()                                       # (Z, H, W)
-        start += case.n_slices
-        if maps == "phi3d":
-            spacing = (case.spacing[2], *case.spacing[:2])
-            found.extend(distance_maps(volume, classes, spacing, convention=convention).swapaxes(0, 1))
-        elif maps == "phi2d":
-            found.extend(distance_maps(one, classes, case.spacing[:2], convention=convention) for one in volume)
-        else:
-            found.extend(region_wise_map(one, classes, maps, spacing=case.spacing[:2]) for one in volume)
-    # Squared distances are beyond float16.
-    return torch.from_numpy(np.stack(found).astype(np.float16 if maps.startswith("phi") else np.float32))
+def load_slices(meta: Meta, part: str, *, maps: str | None = None, convention: str | None = None) -> Slices:
+    """Read all slices of a part into memory; arguments as ``part_layout`` takes them.
 
-
-def read_slice(path: Path, out: np.ndarray) -> None:
-    """Read one .npy file into ``out``, checked against its shape and dtype."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: expected a readable slice, found {error}") from None
-    if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (out.shape, out.dtype):
-        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise InputError(f"{path}: expected {out.dtype} of shape {out.shape}, found {found}")
-    if array.dtype != np.uint8 and not np.isfinite(array).all():
-        raise InputError(f"{path}: expected finite values, found NaN or infinity")
-    out[...] = array
+    ``InputError`` names a slice that is missing, damaged, of another dtype or shape, or not finite.
+    """
+    layout = part_layout(meta, part, maps=maps, convention=convention)
+    arrays = {kind: np.empty((len(layout.names), *shape), dtype) for kind, (shape, dtype) in layout.stored.items()}
+    for index in progress(range(len(layout.names)), desc=f"reading {part}", unit="slice", leave=False):
+        for kind, array in arrays.items():
+            read_slice(layout, kind, index, array[index])
+    if layout.computed:
+        shape, dtype = layout.computed
+        arrays[maps] = np.empty((len(layout.names), *shape), dtype)
+        for case, at in progress(list(layout.case_ranges()), desc="distance maps", unit="case", leave=False):
+            compute_maps(layout, case, arrays["label"][at], out=arrays[maps][at])
+    tensors = {kind: torch.from_numpy(array) for kind, array in arrays.items()}
+    return Slices(tensors["image"], tensors["label"], tensors.get(maps), layout.spacing(), layout)
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> Tensor:
@@ -203,7 +188,25 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator)
 
 
+def prefetched(fetch: Callable[[Tensor], Batch], parts: Sequence[Tensor], ahead: int = 4) -> Iterator[Batch]:
+    """``fetch`` of each part in their order, at most ``ahead`` of them done or under way in threads."""
+    pending: deque = deque()
+    with ThreadPoolExecutor(ahead // 2) as pool:
+        try:
+            for part in parts:
+                pending.append(pool.submit(fetch, part))
+                if len(pending) == ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
 def batches(slices: Slices, order: Tensor, batch_size: int, device: torch.device) -> Iterator[Batch]:
     """The batches of one epoch on ``device``; the last one may be smaller."""
-    for index in order.to(slices.label.device).split(batch_size):
-        yield slices.batch(index).to(device)
+    # Splitting nothing would give one empty batch.
+    if len(order):
+        for batch in slices.read(order.split(batch_size), device):
+            yield batch.to(device).prepared()

@@ -104,7 +104,8 @@ def make_shares(args: argparse.Namespace) -> None:
 
 
 def make_pictures(args: argparse.Namespace) -> None:
-    print(*pictures.write_pictures(args.results, args.rows, args.name, seed=args.seed), sep="\n")
+    options = {"seed": args.seed, "baseline": args.baseline}
+    print(*pictures.write_pictures(args.results, args.rows, args.name, **options), sep="\n")
 
 
 def make_maps(args: argparse.Namespace) -> None:
@@ -174,8 +175,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             command.add_argument("--seeds", type=int, nargs="+", help="runs to use (all there are)")
             command.add_argument("--level", choices=list(tables.LEVELS), default="volume",
                                  help="metrics of volumes, as MedIA 2021 has them, or of slices, as MIDL 2019")
-        if name == "compare":
+        if name in ("compare", "pictures"):
             command.add_argument("--baseline", default="gdl", help="row that the others are compared with")
+        if name == "compare":
             command.add_argument("--metrics", nargs="+", choices=list(comparison.COMPARED), default=[],
                                  help="metrics to compare (the table's)")
             command.add_argument("--permutations", type=int, default=10_000, help="of each test")

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from checkpoint import load_checkpoint
 from dataloader import Slices, batches
 from datasets import DATASETS
 from grid import resample, scale
 from networks import NETWORKS
 from scans import Scan, read_scan
-from utils import InputError, load_checkpoint, read_json, read_rows
+from utils import InputError, read_json, read_rows
 
 
 @dataclass(frozen=True)

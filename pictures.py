@@ -12,10 +12,11 @@ from matplotlib.colors import ListedColormap, Normalize, TwoSlopeNorm, to_rgba
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from dataloader import Meta, read_slice
+from dataloader import Meta, part_layout
 from distance import region_wise_map
 from figures import STYLE, data_of, drawable, save
 from runs import Run
+from slicefiles import read_slice
 from utils import InputError
 
 # Apart in grey too: the reference is light, the prediction dark.
@@ -50,18 +51,22 @@ def choose_cases(first: Run, last: Run) -> list[tuple[str, str]]:
     return [(title, case_id) for case_id, title in chosen.items()]
 
 
-def write_pictures(results: Path, rows: Sequence[str], name: str, *, seed: int = 0) -> list[Path]:
+def write_pictures(
+    results: Path, rows: Sequence[str], name: str, *, seed: int = 0, baseline: str = "gdl"
+) -> list[Path]:
     """One slice of each chosen case (MedIA 2021, Figs. 1 and 4 to 6): image and reference, then a column a row.
 
     Contours of reference and prediction; what only one of them has is filled. The slice is the one with the largest
-    reference area; a case's 3D DSC and HD95 stand under its row's picture.
+    reference area; a case's 3D DSC and HD95 stand under its row's picture. Cases are those of the best, the median and
+    the worst gain of the last row over the baseline, or over the first row where the baseline is none of them.
     """
     runs = {}
     for row, found in drawable(results, rows).items():
         runs[row] = next((run for run in found if run.seed == seed), None)
         if runs[row] is None:
             raise InputError(f"{results / row}: expected an evaluated run of seed {seed}, found none; see --seed")
-    cases = choose_cases(runs[rows[0]], runs[rows[-1]])
+    first = baseline if baseline in rows[:-1] else rows[0]
+    cases = choose_cases(runs[first], runs[rows[-1]])
     meta = data_of(runs[rows[0]])
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(
@@ -72,17 +77,17 @@ def write_pictures(results: Path, rows: Sequence[str], name: str, *, seed: int =
             draw_case(panels, title, read_picture(meta, case_id), runs, len(meta.class_names))
         for axis, title in zip(axes[0], ("image", "reference", *rows), strict=True):
             axis.set_title(title)
-        figure.legend(handles=legend(), loc="outside lower center", ncols=4, title=rule(rows, len(cases)))
+        figure.legend(handles=legend(), loc="outside lower center", ncols=4, title=rule(first, rows[-1], len(cases)))
         return save(figure, results, name)
 
 
-def rule(rows: Sequence[str], cases: int) -> str:
+def rule(first: str, last: str, cases: int) -> str:
     """How the cases were chosen, in print."""
     if cases == 1:
         return ""
-    if len(rows) == 1:
-        return f"cases: best, median and worst DSC of {rows[0]}"
-    return f"cases: best, median and worst gain in DSC of {rows[-1]} over {rows[0]}"
+    if first == last:
+        return f"cases: best, median and worst DSC of {last}"
+    return f"cases: best, median and worst gain in DSC of {last} over {first}"
 
 
 def legend() -> list:
@@ -114,19 +119,20 @@ class Picture:
 
 def read_picture(meta: Meta, case_id: str) -> Picture:
     """The slice of a validation case with the largest reference, in the channel that shows it best."""
-    case = next((case for case in meta.cases if (case.case_id, case.split) == (case_id, "val")), None)
-    if case is None:
+    layout = part_layout(meta, "val")
+    found = [(case, at) for case, at in layout.case_ranges() if case.case_id == case_id]
+    if not found:
         raise InputError(f"{meta.root}: expected a validation case {case_id}, found none")
-    folder, shape = meta.root / "val", (meta.size, meta.size)
-    labels = np.empty((case.n_slices, *shape), np.uint8)
+    case, at = found[0]
+    image, labels = (np.empty((n, *layout.stored[kind][0]), layout.stored[kind][1]) for kind, n in
+                     (("image", 1), ("label", case.n_slices)))                          # (1, C, H, W), (Z, H, W)
     for z, label in enumerate(labels):
-        read_slice(folder / "label" / f"{case_id}_{z:04d}.npy", label)
+        read_slice(layout, "label", at.start + z, label)
     z = int(np.count_nonzero(labels, axis=(1, 2)).argmax())
-    image = np.empty((len(meta.modalities), *shape), np.float16)
-    read_slice(folder / "image" / f"{case_id}_{z:04d}.npy", image)
-    image = image.astype(np.float32)
-    channel = display_channel(image, labels[z])
-    return Picture(case_id, image[channel], labels[z], z, (*shape, case.n_slices), case.spacing[:2])
+    read_slice(layout, "image", at.start + z, image[0])
+    channel = display_channel(image[0].astype(np.float32), labels[z])
+    shape = (*labels.shape[1:], case.n_slices)
+    return Picture(case_id, image[0, channel].astype(np.float32), labels[z], z, shape, case.spacing[:2])
 
 
 def draw_case(

@@ -31,6 +31,7 @@ from utils import (
     StoppedError,
     cpu_count,
     exclusive,
+    naming,
     progress,
     read_json,
     run_command,
@@ -76,7 +77,9 @@ def slice_case(job: SliceJob) -> dict:
         }
         for kind in KINDS:
             array = np.ascontiguousarray(arrays[kind])
-            np.save(job.folder / job.split / kind / f"{job.case.case_id}_{z:04d}.npy", array)
+            path = job.folder / job.split / kind / f"{job.case.case_id}_{z:04d}.npy"
+            with naming(path):
+                np.save(path, array)
             digest.update(array)
     return {
         "digest": digest.hexdigest(),

@@ -12,14 +12,19 @@ import torch
 import schedules
 from dataloader import Meta, read_meta
 from distance import CONVENTIONS, REGION_WISE_KINDS
-from engine import RATES, build_trainer, restore, run
+from engine import build_trainer
+from guards import memory_advice
+from hardware import use_deterministic_algorithms, use_threads
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import NETWORKS
 from provenance import provenance
+from rates import RATES
+from session import restore, run
+from streaming import RESIDENCES
 from utils import InputError, Parser, exclusive, read_json, run_command, select_device, write_json
 
 # Where a run happens, not what it computes: free to differ when a run goes on, as long as the precision stays.
-NOT_SETTINGS = ("data", "out", "device", "resume", "protocol")
+NOT_SETTINGS = ("data", "out", "device", "resident", "detect_anomaly", "resume", "protocol")
 
 
 # What the text says and what the authors' code does (docs/FIDELITY.md); each can be chosen alone by its own flag.
@@ -103,9 +108,16 @@ def build_parser() -> Parser:
     parser.add_argument("--lr", type=float, default=0.001, help="learning rate, halved after 20 epochs without gain")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the order of the slices")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where to train")
+    resident_help = "where the slices are kept; auto is the first of the others that has the room"
+    parser.add_argument("--resident", choices=RESIDENCES, default="auto", help=resident_help)
     precision_help = "arithmetic of the network; auto is bf16 on CUDA and fp32 on the CPU"
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help=precision_help)
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile on CUDA")
+    compile_help = "torch.compile on CUDA, where it can"
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=compile_help)
+    deterministic_help = "on CUDA, take only algorithms that give the same bits each time; slower"
+    parser.add_argument("--deterministic", action="store_true", help=deterministic_help)
+    anomaly_help = "name the operation whose gradient is the first not finite; slow, and without torch.compile"
+    parser.add_argument("--detect-anomaly", action="store_true", help=anomaly_help)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out if there is one")
     add_loss_flags(parser.add_argument_group("losses"))
     add_protocol_flags(parser.add_argument_group("protocol", "the text or the authors' code: docs/FIDELITY.md"))
@@ -173,24 +185,35 @@ def start_session(args: argparse.Namespace, settings: dict, device: torch.device
     write_json(args.out / "env.json", environment)
 
 
+def room_for(args: argparse.Namespace, device: torch.device) -> str:
+    """Which flags make a run smaller."""
+    place = "--resident host or stream" if device.type == "cuda" else "--resident stream"
+    return f"take less than --batch-size {args.batch_size} or --width {args.width}, or {place}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
+    use_threads()
+    if args.deterministic:
+        use_deterministic_algorithms()
     device = select_device(args.device)
     if args.precision == "auto":
         args.precision = "bf16" if device.type == "cuda" else "fp32"
     meta = read_meta(args.data)
     settings = settings_of(args, meta)
     check_run_folder(args, settings)
-    trainer = build_trainer(args, meta, device)
-    args.out.mkdir(parents=True, exist_ok=True)
-    with exclusive(args.out):
-        for leftover in args.out.glob(".*"):
-            leftover.unlink()
-        if check_run_folder(args, settings):
-            restore(trainer, args.out / "last.pt")
-        if len(trainer.log) < args.epochs:
-            start_session(args, settings, device)
-        run(trainer, args.out)
+    with memory_advice(room_for(args, device)):
+        trainer = build_trainer(args, meta, device)
+        args.out.mkdir(parents=True, exist_ok=True)
+        with exclusive(args.out):
+            for leftover in args.out.glob(".*"):
+                leftover.unlink()
+            if check_run_folder(args, settings):
+                restore(trainer, args.out / "last.pt")
+            if len(trainer.log) < args.epochs:
+                start_session(args, settings, device)
+            with torch.autograd.set_detect_anomaly(args.detect_anomaly):
+                run(trainer, args.out)
     best = max(trainer.log, key=trainer.score)
     figures = f"DSC {best['val_dsc_3d']:.3f}, HD95 {best['val_hd95_3d_mm']:.2f} mm (validation, 3D)"
     print(f"{args.out}: best epoch {best['epoch']} of {args.epochs}: {figures}")

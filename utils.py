@@ -1,4 +1,4 @@
-"""Commands, run folders, seeding, atomic writes and the one error class for bad input. No maths."""
+"""Commands, run folders, atomic writes and the one error class for bad input. No maths."""
 
 import argparse
 import contextlib
@@ -7,13 +7,11 @@ import fcntl
 import io
 import json
 import os
-import random
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -65,10 +63,21 @@ def run_command(main: Callable[[Sequence[str] | None], None]) -> int:
         # A disk that is full, a folder that may not be written, a file that went away.
         print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"{Path(sys.argv[0]).name}: {str(stopped) or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an ``OSError`` of the block that does not say which file it is about name ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(f"{path}: could not be written: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager
@@ -79,10 +88,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     # The suffix stays last, for the writers that choose a format by it (.nii.gz, .pdf).
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming(path):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -149,49 +159,6 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (all devices)."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def save_checkpoint(path: Path, state: Mapping) -> None:
-    """Write tensors and plain values; whatever was at ``path`` stays until the new file is whole."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-
-
-def load_checkpoint(path: Path, device: torch.device) -> dict:
-    """The state in a checkpoint, its tensors on ``device``; ``InputError`` where it is missing or damaged."""
-    if not path.exists():
-        raise InputError(f"{path}: expected a checkpoint, found nothing; train the run first")
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds for a damaged file
-        raise InputError(f"{path}: expected a whole checkpoint, found {type(error).__name__}") from None
-
-
-def random_states() -> dict:
-    """The state of every generator, as tensors and plain values."""
-    kind, keys, *rest = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), *rest),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def restore_random_states(states: Mapping) -> None:
-    random.setstate(states["python"])
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def select_device(name: str) -> torch.device:

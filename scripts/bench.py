@@ -125,6 +125,7 @@ def our_epoch(data: Path, batch_size: int) -> tuple[float, float]:
     trainer = engine.build_trainer(args, read_meta(data), torch.device("cpu"))
     with progress(total=0, leave=False) as bar:
         trainer.train_epoch(0, bar)
+        trainer.new_epoch()
         start = time.perf_counter()
         weights = trainer.train_epoch(1, bar)["region_weight"]
         trained = time.perf_counter()

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from raw_data import make_isles
@@ -6,6 +8,8 @@ import preprocess
 
 # Small tensors: a second thread costs more than it brings, and far more where the cores are shared.
 torch.set_num_threads(1)
+# The same for the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

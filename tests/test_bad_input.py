@@ -194,6 +194,11 @@ TRAIN_FLAGS = {
     "out is a file": (("--out", "other/thesis.txt"), "other/thesis.txt: expected a new folder or a run, found a file"),
     "out below a file": (("--out", "other/thesis.txt/run", "--width", "1"), "other/thesis.txt"),
     "out is something else": (("--out", "other"), "other: expected a new or empty folder or a run"),
+    "residence": (("--resident", "disk"), "'stream'"),
+    "3D maps of another convention, streamed": (
+        ("--contour", "boundary", "--maps", "3d", "--distance-map", "reference", "--resident", "stream"),
+        "preprocess.py --distance-map reference",
+    ),
     "device": (("--device", "cuda"), "--device cuda: expected a CUDA device"),
 }
 
@@ -209,10 +214,78 @@ def test_bad_flags_of_train(sliced, tmp_path, monkeypatch, refuse, name):
     refuse(train, "--data", sliced, "--out", "run", *flags, named=named)
 
 
-def test_training_on_a_damaged_slice_makes_no_run(sliced, tmp_path, refuse):
+def slice_path(data, kind="image", part="train"):
+    return sorted((data / part / kind).iterdir())[1]
+
+
+def resave(path, change):
+    np.save(path, change(np.load(path)))
+
+
+def edit(file, old, new):
+    def damage(data):
+        text = (data / file).read_text()
+        assert old in text
+        (data / file).write_text(text.replace(old, new, 1))
+
+    return damage
+
+
+def drop_last_line(data):
+    path = data / "cases.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:1]))
+
+
+DATA = {
+    "image missing": (lambda d: slice_path(d).unlink(), "train/image/case_"),
+    "map missing": (lambda d: slice_path(d, "phi2d").unlink(), "train/phi2d/case_"),
+    "validation label missing": (lambda d: slice_path(d, "label", "val").unlink(), "val/label/case_"),
+    "folder missing": (lambda d: shutil.rmtree(d / "val" / "image"), "val/image/case_"),
+    "image truncated": (lambda d: truncate(slice_path(d)), "expected a readable slice"),
+    "map truncated": (lambda d: truncate(slice_path(d, "phi2d")), "train/phi2d/case_"),
+    "one byte too few": (lambda d: slice_path(d).write_bytes(slice_path(d).read_bytes()[:-1]), "train/image/case_"),
+    "image empty": (lambda d: slice_path(d).write_bytes(b""), "train/image/case_"),
+    "not a .npy": (lambda d: slice_path(d).write_bytes(b"x" * 999), "expected a readable slice"),
+    "pickled": (lambda d: np.save(slice_path(d), np.array([{}], dtype=object)), "allow_pickle"),
+    "image float32": (lambda d: resave(slice_path(d), np.float32), "expected float16 of shape (5, 32, 32)"),
+    "label int64": (lambda d: resave(slice_path(d, "label"), np.int64), "expected uint8 of shape (32, 32), found"),
+    "other size": (lambda d: resave(slice_path(d), lambda a: a[:, :16]), "found float16 (5, 16, 32)"),
+    "modality less": (lambda d: resave(slice_path(d), lambda a: a[:4]), "found float16 (4, 32, 32)"),
+    "class more": (lambda d: resave(slice_path(d, "phi2d"), lambda a: a[[0, 1, 1]]), "found float16 (3, 32, 32)"),
+    "NaN in an image": (lambda d: resave(slice_path(d), with_value(np.nan)), "expected finite values"),
+    "infinity in a map": (lambda d: resave(slice_path(d, "phi2d"), with_value(-np.inf)), "expected finite values"),
+    "NaN in validation": (lambda d: resave(slice_path(d, part="val"), with_value(np.nan)), "val/image/case_"),
+    "label value": (lambda d: resave(slice_path(d, "label"), with_value(2, (0, 0))), "classes 0 to 1, found 2"),
+    "meta.json missing": (lambda d: (d / "meta.json").unlink(), "meta.json: expected a readable JSON file"),
+    "meta.json cut off": (lambda d: (d / "meta.json").write_text("{"), "meta.json: expected a readable JSON file"),
+    "meta.json not UTF-8": (lambda d: (d / "meta.json").write_bytes(b"\xff\xfe{"), "meta.json: expected a readable"),
+    "another format": (edit("meta.json", '"format": 1', '"format": 9'), "expected format 1, found 9"),
+    "no format": (edit("meta.json", '"format": 1,', ""), "expected format 1, found None"),
+    "no size": (edit("meta.json", '"size"', '"pixels"'), "meta.json: expected dataset, size"),
+    "size is a word": (edit("meta.json", '"size": 32', '"size": "wide"'), "meta.json: expected dataset, size"),
+    "cases.csv missing": (lambda d: (d / "cases.csv").unlink(), "cases.csv: expected a readable CSV file"),
+    "cases.csv cut off": (
+        lambda d: (d / "cases.csv").write_bytes((d / "cases.csv").read_bytes()[:-30]),
+        "cases.csv: line 4 is cut off",
+    ),
+    "cases.csv without cases": (drop_last_line, "cases.csv: expected a column"),
+    "cases.csv without a column": (edit("cases.csv", "n_slices", "slices"), "expected a column n_slices"),
+    "spacing is a word": (edit("cases.csv", ",0.45,", ",wide,"), "case_1: expected numbers"),
+    "spacing zero": (edit("cases.csv", ",0.45,", ",0,"), "case_1: expected positive numbers"),
+    "spacing NaN": (edit("cases.csv", ",0.45,", ",nan,"), "case_1: expected positive numbers"),
+    "more slices than files": (edit("cases.csv", ",3,2,", ",4,2,"), "_0003.npy: expected a readable slice"),
+    "no validation": (edit("cases.csv", ",val,", ",train,"), "expected cases for val, found none"),
+}
+
+
+@pytest.mark.parametrize("resident", ["host", "stream"])
+@pytest.mark.parametrize("name", DATA)
+def test_training_on_damaged_data_makes_no_run(sliced, tmp_path, refuse, name, resident):
     data = shutil.copytree(sliced, tmp_path / "data")
-    truncate(sorted((data / "train" / "phi2d").iterdir())[0])
-    refuse(train, "--data", data, "--out", tmp_path / "run", "--contour", "boundary", named="phi2d")
+    damage, named = DATA[name]
+    damage(data)
+    flags = ("--contour", "boundary", "--resident", resident, "--width", "1", "--epochs", "1", "--device", "cpu")
+    refuse(train, "--data", data, "--out", tmp_path / "run", *flags, named=named)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,5 @@
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -158,41 +153,6 @@ def test_one_process_or_two_give_the_same(tmp_path):
     for path in tree(tmp_path / "out1"):
         if (tmp_path / "out1" / path).is_file():
             assert (tmp_path / "out1" / path).read_bytes() == (tmp_path / "out2" / path).read_bytes()
-
-
-@pytest.mark.slow
-def test_a_killed_run_leaves_nothing_that_looks_complete(tmp_path):
-    make_isles(tmp_path / "raw", cases=[f"case_{n}" for n in range(1, 7)], shape=(64, 64, 22))
-    command = [
-        sys.executable,
-        str(ROOT / "preprocess.py"),
-        "isles",
-        "--source",
-        str(tmp_path / "raw"),
-        "--dest",
-        str(tmp_path / "data" / "isles"),
-        "--val",
-        "2",
-        "--jobs",
-        "2",
-        "--size",
-        "256",
-    ]
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        partial = tmp_path / "data" / ".isles.partial"
-        deadline = time.monotonic() + 60
-        while not list(partial.rglob("*.npy")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert list(partial.rglob("*.npy"))
-        os.kill(process.pid, sent)
-        process.wait()
-        assert not (tmp_path / "data" / "isles").exists()
-        assert partial.exists() == (sent == signal.SIGKILL)  # a terminated run cleans up after itself
-        time.sleep(1.0)  # orphaned workers notice and leave
-    subprocess.run(command, check=True, capture_output=True)
-    assert len(list((tmp_path / "data" / "isles").rglob("*.npy"))) == 6 * 22 * 4
-    assert os.listdir(tmp_path / "data") == ["isles"]
 
 
 # Sixty ids in the ranges of the three sites.

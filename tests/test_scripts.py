@@ -25,6 +25,15 @@ def test_the_benchmark_prints_its_table():
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_the_engine_says_which_is_faster():
+    done = run("bench_engine.py", "--cases", "3", "--slices", "4", "--width", "1", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    ratios = [float(ratio) for ratio in re.findall(r"\| ([\d.]+) \|$", done.stdout, re.MULTILINE)]
+    assert len(ratios) == 2 and all(ratio > 0 for ratio in ratios)
+    assert f"on this CPU {'bf16' if ratios[1] > 1 else 'fp32'} is the faster one" in done.stdout
+
+
+@pytest.mark.slow
 def test_table_2_has_a_row_a_loss(tmp_path):
     from losses import CONTOUR_LOSSES, REGION_LOSSES
 

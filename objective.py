@@ -1,0 +1,53 @@
+"""What a run minimises: a regional and a contour loss, and the map that they want beside the labels."""
+
+import argparse
+import math
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from dataloader import Batch
+from losses import CONTOUR_LOSSES, REGION_LOSSES
+
+
+class Objective(nn.Module):
+    """The weighted sum of a regional and a contour loss, either of which may be absent (Eq. 6).
+
+    ``options`` has keyword arguments of losses by their names.
+    """
+
+    def __init__(self, region: str, contour: str, options: Mapping[str, Mapping]):
+        super().__init__()
+        self.region = None if region == "none" else REGION_LOSSES[region](**options.get(region, {}))
+        self.contour = None if contour == "none" else CONTOUR_LOSSES[contour](**options.get(contour, {}))
+
+    def terms(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The two losses; an absent one is NaN, which is what the log says of it."""
+        return self.term(self.region, logits, batch), self.term(self.contour, logits, batch)
+
+    @staticmethod
+    def term(loss: nn.Module | None, logits: Tensor, batch: Batch) -> Tensor:
+        if loss is None:
+            return logits.new_full((), math.nan)
+        target = batch.label if loss.target_kind == "label" else batch.maps
+        return loss(logits, target, spacing=batch.spacing) if loss.uses_spacing else loss(logits, target)
+
+    def weigh(self, terms: tuple[Tensor, Tensor], weights: tuple[float, float]) -> Tensor:
+        parts = [w * t for w, t, loss in zip(weights, terms, (self.region, self.contour), strict=True) if loss]
+        return sum(parts)
+
+    def weights(self, schedule, epoch: int) -> tuple[float, float]:
+        """The schedule's weights; a loss that stands alone has weight 1."""
+        if self.region is None or self.contour is None:
+            return float(self.region is not None), float(self.contour is not None)
+        return schedule.weights(epoch)
+
+
+def wanted_maps(args: argparse.Namespace, objective: Objective) -> str | None:
+    """The map that the losses want beside the labels, as ``load_slices`` names it."""
+    kinds = {loss.target_kind: loss for loss in (objective.region, objective.contour) if loss}
+    if "phi" in kinds:
+        return f"phi{args.maps}"
+    if "region-wise" in kinds:
+        return args.region_wise_map or kinds["region-wise"].map_kind
+    return None

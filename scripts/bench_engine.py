@@ -1,0 +1,97 @@
+"""What training costs on this machine beside the network: slices in memory or from the disk, float32 or bfloat16.
+
+Absolute times depend on the machine; the ratios, measured in one process in turns, are what to compare.
+"""
+
+import argparse
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from bench import PixelNetwork, make_data  # noqa: E402
+
+import engine  # noqa: E402
+import train  # noqa: E402
+from dataloader import read_meta  # noqa: E402
+from hardware import core_count, use_threads  # noqa: E402
+from provenance import package_version, processor  # noqa: E402
+from utils import progress  # noqa: E402
+
+
+def build(data: Path, *flags: str, network: str = "unet") -> engine.Trainer:
+    """A trainer on the CPU as ``train.py`` with these flags builds it."""
+    args = train.parse(["--data", str(data), "--out", "unused", "--device", "cpu", "--contour", "boundary", *flags])
+    args.network = network
+    args.precision = "fp32" if args.precision == "auto" else args.precision
+    return engine.build_trainer(args, read_meta(data), torch.device("cpu"))
+
+
+def in_turns(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """The best time of each run, one round after the other, so that a busy machine is busy for all of them."""
+    times = [{name: run() for name, run in runs.items()} for _ in range(rounds + 1)]
+    return {name: min(found[name] for found in times[1:]) for name in runs}
+
+
+def epoch(trainer: engine.Trainer, steps: int | None = None) -> float:
+    """Milliseconds a slice of one epoch, or of its first steps."""
+    trainer.new_epoch()
+    order = trainer.order(0)[: None if steps is None else steps * trainer.args.batch_size]
+    trainer.forward.train()
+    start = time.perf_counter()
+    with progress(total=0, leave=False) as bar:
+        if steps is None:
+            trainer.train_epoch(0, bar)
+        else:
+            for batch in engine.batches(trainer.train, order, trainer.args.batch_size, trainer.device):
+                trainer.step(batch, 0, (0.99, 0.01))
+    return (time.perf_counter() - start) / len(order) * 1e3
+
+
+def compare_residences(data: Path, rounds: int) -> dict[str, float]:
+    """Milliseconds a slice and epoch of everything but the network, with warm files."""
+    engine.NETWORKS["pixel"] = PixelNetwork
+    trainers = {name: build(data, "--resident", name, network="pixel") for name in ("host", "stream")}
+    return in_turns({name: lambda trainer=trainer: epoch(trainer) for name, trainer in trainers.items()}, rounds)
+
+
+def compare_precisions(data: Path, width: int, rounds: int) -> dict[str, float]:
+    """Milliseconds a slice of a step with the UNet in float32 and under bfloat16 autocast."""
+    trainers = {
+        name: build(data, "--width", str(width), "--precision", name, "--batch-size", "2") for name in ("fp32", "bf16")
+    }
+    return in_turns({name: lambda trainer=trainer: epoch(trainer, 1) for name, trainer in trainers.items()}, rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=4, help="phantom scans")
+    parser.add_argument("--slices", type=int, default=48, help="slices a scan")
+    parser.add_argument("--width", type=int, default=16, help="of the UNet whose precisions are compared")
+    parser.add_argument("--rounds", type=int, default=4, help="measurements, of which the best counts")
+    args = parser.parse_args()
+    use_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        data, _ = make_data(Path(folder), args.cases, args.slices)
+        residence = compare_residences(data, args.rounds)
+        precision = compare_precisions(data, args.width, args.rounds)
+    threads = f"{torch.get_num_threads()} threads of {core_count()} cores"
+    print(f"{processor()}, {threads}, {platform.system()}, torch {package_version('torch')}")
+    print(f"WMH phantom, {args.cases} x {args.slices} slices of 256 x 256\n")
+    print("| what | ms a slice | beside it | ratio |\n| --- | --- | --- | --- |")
+    host, stream, fp32, bf16 = (found[name] for found in (residence, precision) for name in found)
+    print(f"| training outside the network, streamed | {stream:.2f} | resident {host:.2f} | {host / stream:.2f} |")
+    print(f"| step of the UNet of width {args.width}, bf16 | {bf16:.1f} | fp32 {fp32:.1f} | {fp32 / bf16:.2f} |")
+    faster = "bf16" if bf16 < fp32 else "fp32"
+    print(f"\non this CPU {faster} is the faster one; --precision auto takes fp32 on every CPU")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""Threads, compiling with a way back, deterministic algorithms, memory that is not there."""
+
+import os
+
+import pytest
+import torch
+from raw_data import call
+from torch import nn
+from training_runs import SMALL, assert_same_run, run
+
+import engine
+import guards
+import hardware
+import train
+from dataloader import read_meta
+from losses import CONTOUR_LOSSES, REGION_LOSSES
+from utils import StoppedError
+
+
+@pytest.fixture
+def compile_with(monkeypatch):
+    """Let torch.compile use a backend that raises."""
+
+    def use(error):
+        def backend(graph, inputs):
+            raise error
+
+        original = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda network: original(network, backend=backend))
+
+    yield use
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def network():
+    return nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))
+
+
+def test_a_network_that_cannot_be_compiled_runs_as_it_is_after_one_warning(compile_with, network, capsys):
+    compile_with(RuntimeError("no C compiler\nat all"))
+    forward, image = hardware.Compiled(network), torch.rand(1, 2, 8, 8)
+    forward.eval()
+    assert torch.equal(forward(image), network(image)) and torch.equal(forward(image), network(image))
+    error = capsys.readouterr().err
+    assert error == "warning: going on without torch.compile: RuntimeError: no C compiler\n"
+
+
+def test_compiling_does_not_hide_that_memory_ran_out(compile_with, network):
+    compile_with(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    with pytest.raises(torch.OutOfMemoryError):
+        hardware.Compiled(network)(torch.rand(1, 2, 8, 8))
+
+
+def test_compiling_does_not_hide_an_error_of_the_network(network):
+    with pytest.raises(RuntimeError, match="expected input.* to have 2 channels"):
+        hardware.Compiled(network)(torch.rand(1, 3, 8, 8))
+
+
+def test_a_run_that_cannot_compile_is_the_plain_one(sliced, tmp_path, compile_with, monkeypatch, capsys):
+    run(sliced, tmp_path / "plain")
+    compile_with(RuntimeError("no Triton"))
+    build = engine.build_trainer
+
+    def compiled(args, meta, device):
+        trainer = build(args, meta, device)
+        trainer.forward = hardware.Compiled(trainer.network)
+        return trainer
+
+    monkeypatch.setattr(train, "build_trainer", compiled)
+    run(sliced, tmp_path / "compiled")
+    assert capsys.readouterr().err.count("warning") == 1
+    assert_same_run(tmp_path / "plain", tmp_path / "compiled")
+
+
+def test_threads_are_physical_cores_within_the_quota(tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, "cgroup_folders", lambda controller: iter([tmp_path]))
+    free = hardware.core_count()
+    assert 1 <= free <= len(os.sched_getaffinity(0))
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert hardware.core_count() == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert hardware.core_count() == free
+    (tmp_path / "cpu.max").unlink()
+    for name, value in (("quota", "-1"), ("period", "100000")):
+        (tmp_path / f"cpu.cfs_{name}_us").write_text(value)
+    assert hardware.core_count() == free
+
+
+def test_the_users_number_of_threads_stands(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    hardware.use_threads()
+    assert chosen == []
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    hardware.use_threads()
+    assert chosen == [hardware.core_count()]
+
+
+@pytest.fixture
+def deterministic(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    yield
+    torch.use_deterministic_algorithms(False)
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
+def test_deterministic_is_set_before_the_device_starts(sliced, tmp_path, deterministic, monkeypatch):
+    found = []
+    select = train.select_device
+
+    def selected(name):
+        found.append((torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")))
+        return select(name)
+
+    monkeypatch.setattr(train, "select_device", selected)
+    run(sliced, tmp_path / "run", "--deterministic", "--epochs", "1")
+    assert found == [(True, ":4096:8")] and not torch.backends.cudnn.benchmark
+
+
+LOSSES = [("region", name) for name in REGION_LOSSES] + [("contour", name) for name in CONTOUR_LOSSES]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("kind", "loss"), LOSSES)
+def test_deterministic_runs_on_a_gpu_are_equal(sliced, tmp_path, deterministic, kind, loss):
+    flags = (f"--{kind}", loss, "--deterministic", "--device", "cuda", "--no-compile")
+    for name in ("a", "b"):
+        run(sliced, tmp_path / name, *flags)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("resident", ["device", "host", "stream"])
+def test_a_step_on_a_gpu_does_not_wait_for_it(sliced, tmp_path, resident):
+    args = train.parse(
+        ["--data", str(sliced), "--out", str(tmp_path / "run"), *SMALL, "--device", "cuda", "--contour", "boundary",
+         "--resident", resident, "--no-compile", "--precision", "bf16"]
+    )
+    trainer = engine.build_trainer(args, read_meta(sliced), torch.device("cuda"))
+    stream = list(engine.batches(trainer.train, trainer.order(0), args.batch_size, trainer.device))
+    trainer.step(stream[0], 0, (0.99, 0.01))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.step(stream[1], 0, (0.99, 0.01))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+MEMORY = {
+    "device": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ..."),
+    "host": RuntimeError("[enforce fail] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    "arrays": MemoryError("Unable to allocate 1.2 GiB for an array"),
+    "cudnn": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+}
+
+
+@pytest.mark.parametrize("name", MEMORY)
+def test_memory_that_ran_out_names_the_flags(sliced, tmp_path, monkeypatch, capsys, name):
+    def step(*_):
+        raise MEMORY[name]
+
+    monkeypatch.setattr(engine.Trainer, "step", step)
+    code = call(train, "--data", sliced, "--out", tmp_path / "run", *SMALL, monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert code == 1 and error.count("\n") == 1
+    assert "out of memory; take less than --batch-size 4 or --width 16, or --resident stream" in error
+
+
+def test_other_errors_are_not_about_memory():
+    with pytest.raises(RuntimeError, match="a bug"), guards.memory_advice("less"):
+        raise RuntimeError("a bug")
+    with pytest.raises(StoppedError, match="less"), guards.memory_advice("less"):
+        raise MemoryError
+
+
+def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is(sliced, tmp_path, monkeypatch, capsys):
+    """The square root's slope at 0 is infinite, and 0 times it not a number; the loss itself is 0."""
+    original = engine.Objective.weigh
+
+    def weigh(self, terms, weights):
+        return original(self, terms, weights) + (terms[0] * 0).sqrt()
+
+    monkeypatch.setattr(engine.Objective, "weigh", weigh)
+    arguments = ("--data", sliced, "--out", tmp_path / "run", *SMALL)
+    code = call(train, *arguments, monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert code == 1 and error.count("\n") == 1 and "epoch 0, step 0, slices case_" in error
+    assert "gradient norm nan" in error and "found loss 0." in error and "contour" not in error
+    assert not (tmp_path / "run" / "last.pt").exists()
+    arguments = ("--data", sliced, "--out", tmp_path / "again", *SMALL, "--detect-anomaly")
+    with pytest.warns(UserWarning, match="Error detected"):
+        code = call(train, *arguments, monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert code == 1 and "epoch 0, step 0, slices case_" in error and "MulBackward0" in error
+    assert not torch.is_anomaly_enabled()

@@ -1,0 +1,129 @@
+"""Real processes killed at seeded random moments end with the very bits of the undisturbed ones."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from raw_data import make_isles, tree
+from training_runs import SMALL, assert_same_run, run
+
+import preprocess
+import train
+from utils import InputError, exclusive
+
+# Two chains of eleven sessions at once: ten kills each, two of them while a checkpoint is written, and a SIGTERM.
+PLAN = ("start", "train", "write", "start", "stop", "start", "train", "start", "write", "start", "train")
+
+
+def start(module, arguments) -> subprocess.Popen:
+    command = [sys.executable, module.__file__, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process, happened, interval: float = 0.002, seconds: float = 60) -> None:
+    """Until ``happened()``, or the process has ended."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and not happened() and time.monotonic() < deadline:
+        time.sleep(interval)
+
+
+def disturb(arguments, out, kind: str, moment: float) -> tuple[int, bool]:
+    """One session that is killed or stopped; returns its exit code and whether a half-written checkpoint was left."""
+    log = out / "log.csv"
+    began = time.time_ns()
+    process = start(train, arguments)
+    if kind == "start":
+        time.sleep(3 * moment)
+    else:
+        # The log is written anew when a session starts to train, and then after each epoch.
+        wait_for(process, lambda: log.exists() and log.stat().st_mtime_ns > began)
+        time.sleep(0.3 * moment)
+    if kind == "write":
+        wait_for(process, lambda: bool(list(out.glob(f".{process.pid}.*.pt"))), interval=0.0002)
+    process.send_signal(signal.SIGTERM if kind == "stop" else signal.SIGKILL)
+    error = process.communicate(timeout=60)[1]
+    if kind == "stop":
+        assert process.returncode == 130 and error.startswith("train.py: stopped at epoch "), error
+    return process.returncode, bool(list(out.glob(".*.pt")))
+
+
+def chain(data, out, flags, seed: int) -> tuple[int, int]:
+    """A run through all of PLAN and then to its end; returns how many kills there were, and how many within a write."""
+    moments = random.Random(seed)
+    arguments = ("--data", data, "--out", out, *SMALL, *flags, "--resume")
+    found = [disturb(arguments, out, kind, moments.random()) for kind in PLAN]
+    final = start(train, arguments)
+    error = final.communicate(timeout=120)[1]
+    assert final.returncode == 0, error
+    assert not list(out.glob(".*"))
+    return sum(code == -signal.SIGKILL for code, _ in found), sum(torn for _, torn in found)
+
+
+@pytest.mark.slow
+def test_runs_killed_at_random_moments_end_as_the_undisturbed_one(sliced, tmp_path):
+    flags = ("--contour", "boundary", "--epochs", "26", "--batch-size", "2")
+    with ThreadPoolExecutor(3) as pool:
+        chains = [
+            pool.submit(chain, sliced, tmp_path / f"killed{seed}", (*flags, "--resident", resident), seed)
+            for seed, resident in enumerate(("host", "stream"))
+        ]
+        run(sliced, tmp_path / "whole", *flags)
+        kills, torn = zip(*(one.result() for one in chains))
+    assert sum(kills) == 20 and sum(torn) >= 2
+    for seed in range(2):
+        assert_same_run(tmp_path / "whole", tmp_path / f"killed{seed}")
+
+
+def wait_for_workers(partial) -> None:
+    """Orphaned workers hold the folder's lock until they have noticed that they are."""
+    for _ in range(100):
+        try:
+            if partial.exists():
+                with exclusive(partial):
+                    pass
+            return
+        except InputError:
+            time.sleep(0.05)
+
+
+def has_slices_since(began: int, partial) -> bool:
+    """Whether a slice was written after ``began``; what an earlier session left is being cleared meanwhile."""
+    try:
+        return any(path.stat().st_mtime_ns > began for path in partial.glob("*/image/*.npy"))
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+def test_slicing_killed_at_random_moments_ends_as_the_undisturbed_one(tmp_path):
+    make_isles(tmp_path / "raw", cases=[f"case_{n}" for n in range(1, 7)], shape=(64, 64, 22))
+    moments, partial = random.Random(0), tmp_path / "data" / ".isles.partial"
+
+    def arguments(dest):
+        return ("isles", "--source", tmp_path / "raw", "--dest", dest, "--val", "2", "--jobs", "2", "--size", "256")
+
+    for sent in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):
+        began = time.time_ns()
+        process = start(preprocess, arguments(tmp_path / "data" / "isles"))
+        wait_for(process, lambda began=began: has_slices_since(began, partial))
+        time.sleep(0.5 * moments.random())
+        os.kill(process.pid, sent)
+        process.communicate(timeout=60)
+        assert process.returncode == (-sent if sent == signal.SIGKILL else 130)
+        wait_for_workers(partial)
+        # What is not whole does not have the name; a stopped run cleans up after itself.
+        assert not (tmp_path / "data" / "isles").exists()
+        assert partial.exists() == (sent == signal.SIGKILL)
+    for dest in (tmp_path / "data" / "isles", tmp_path / "undisturbed"):
+        assert start(preprocess, arguments(dest)).wait(timeout=60) == 0
+    assert os.listdir(tmp_path / "data") == ["isles"]
+    names = tree(tmp_path / "undisturbed")
+    assert names == tree(tmp_path / "data" / "isles") and len(names) == 6 * 22 * 4 + 2 + 2 + 8
+    for name in names:
+        one, other = tmp_path / "undisturbed" / name, tmp_path / "data" / "isles" / name
+        assert one.is_dir() or one.read_bytes() == other.read_bytes(), name

@@ -1,0 +1,92 @@
+"""Stops in the middle of a run, and what is left of it for the next session."""
+
+import os
+import signal
+
+import pytest
+import torch
+from raw_data import call
+from training_runs import SMALL, assert_same_run, read_log, run
+
+import engine
+import session
+import train
+
+FLAGS = ("--contour", "boundary", "--batch-size", "1", "--epochs", "2")
+
+
+def signal_at(monkeypatch, owner, name, number, sent=signal.SIGTERM):
+    """Send this process a signal when ``owner.name`` is called for the ``number``-th time (from 0)."""
+    original, calls = getattr(owner, name), []
+
+    def called(*args, **options):
+        calls.append(name)
+        if len(calls) == number + 1:
+            os.kill(os.getpid(), sent)
+        return original(*args, **options)
+
+    monkeypatch.setattr(owner, name, called)
+
+
+@pytest.fixture(scope="module")
+def whole(sliced, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run(sliced, out, *FLAGS)
+    return out
+
+
+# Two epochs of six steps: the first step, the last of an epoch, the first of the next; in and after validation.
+STOPS = {
+    "first step": (engine.Trainer, "step", 0, "epoch 0, step 1"),
+    "middle of an epoch": (engine.Trainer, "step", 3, "epoch 0, step 4"),
+    "last step of an epoch": (engine.Trainer, "step", 5, "epoch 0, step 6"),
+    "second epoch": (engine.Trainer, "step", 7, "epoch 1, step 2"),
+    "validation": (engine.Trainer, "validate", 0, "epoch 0, step 6"),
+    "metrics": (engine.Trainer, "volume_metrics", 1, "after the last epoch, 1; the run is whole"),
+    "saving an epoch": (session, "save_epoch", 0, "epoch 1, step 0"),
+    "saving the best": (session, "save_best", 0, "epoch 1, step 0"),
+}
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_a_run_stopped_anywhere_goes_on_bit_for_bit(sliced, whole, tmp_path, monkeypatch, capsys, name):
+    owner, function, number, where = STOPS[name]
+    sent = signal.SIGINT if number % 2 else signal.SIGTERM
+    signal_at(monkeypatch, owner, function, number, sent)
+    arguments = ("--data", sliced, "--out", tmp_path / "run", *SMALL, *FLAGS)
+    code = call(train, *arguments, monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    suffix = "" if "whole" in where else "; --resume goes on from there"
+    assert code == 130 and error == f"train.py: stopped {'at ' * bool(suffix)}{where}{suffix}\n"
+    monkeypatch.undo()
+    assert len(read_log(tmp_path / "run")) == (2 if "whole" in where else int(where[6]))
+    run(sliced, tmp_path / "run", *FLAGS, "--resume")
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_a_run_stopped_again_and_again_goes_on_bit_for_bit(sliced, whole, tmp_path, monkeypatch):
+    for stops in range(20):
+        with monkeypatch.context() as patch:
+            signal_at(patch, engine.Trainer, "step", 0)
+            try:
+                run(sliced, tmp_path / "run", *FLAGS, "--resume")
+            except KeyboardInterrupt as stopped:
+                assert f"epoch {stops // 6}, step {stops % 6 + 1};" in str(stopped)
+                continue
+        break
+    assert stops == 12
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_a_second_ctrl_c_stops_at_once(sliced, tmp_path, monkeypatch, capsys):
+    signal_at(monkeypatch, engine.Trainer, "step", 0, signal.SIGINT)
+    signal_at(monkeypatch, torch.optim.Adam, "step", 0, signal.SIGINT)
+    code = call(train, "--data", sliced, "--out", tmp_path / "run", *SMALL, *FLAGS, monkeypatch=monkeypatch)
+    assert code == 130 and capsys.readouterr().err == "train.py: interrupted\n"
+    assert not (tmp_path / "run" / "last.pt").exists() and not list((tmp_path / "run").glob(".*"))
+
+
+def test_signals_are_as_before_after_a_run(sliced, tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    run(sliced, tmp_path / "run", "--epochs", "1")
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
