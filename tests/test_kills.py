@@ -38,11 +38,11 @@ def disturb(arguments, out, kind: str, moment: float) -> tuple[int, bool]:
     began = time.time_ns()
     process = start(train, arguments)
     if kind == "start":
-        time.sleep(3 * moment)
+        time.sleep(2.5 * moment)
     else:
         # The log is written anew when a session starts to train, and then after each epoch.
         wait_for(process, lambda: log.exists() and log.stat().st_mtime_ns > began)
-        time.sleep(0.3 * moment)
+        time.sleep(0.2 * moment)
     if kind == "write":
         wait_for(process, lambda: bool(list(out.glob(f".{process.pid}.*.pt"))), interval=0.0002)
     process.send_signal(signal.SIGTERM if kind == "stop" else signal.SIGKILL)
@@ -66,7 +66,7 @@ def chain(data, out, flags, seed: int) -> tuple[int, int]:
 
 @pytest.mark.slow
 def test_runs_killed_at_random_moments_end_as_the_undisturbed_one(sliced, tmp_path):
-    flags = ("--contour", "boundary", "--epochs", "26", "--batch-size", "2")
+    flags = ("--contour", "boundary", "--epochs", "28", "--batch-size", "2")
     with ThreadPoolExecutor(3) as pool:
         chains = [
             pool.submit(chain, sliced, tmp_path / f"killed{seed}", (*flags, "--resident", resident), seed)
