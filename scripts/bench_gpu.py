@@ -55,11 +55,12 @@ def step_times(args: argparse.Namespace, data: Path, device: torch.device) -> di
     for turn in progress(range(args.steps + 3), desc="steps", unit="turn"):
         for row, trainer in trainers.items():
             trainer.forward.train()
+            trainer.new_epoch()
             batch = trainer.train.take(index).prepared()
             synchronise(device)
             start = time.perf_counter()
             for _ in range(10 if device.type == "cuda" else 1):
-                trainer.step(batch, (0.99, 0.01))
+                trainer.step(batch, 0, (0.99, 0.01))
             synchronise(device)
             if turn >= 3:  # the first turns compile and warm up
                 times[row].append((time.perf_counter() - start) * 1e3 / (10 if device.type == "cuda" else 1))

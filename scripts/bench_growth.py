@@ -49,13 +49,13 @@ if len(sys.argv) > 6:
 before, start = memory("VmRSS"), time.perf_counter()
 trainer = engine.build_trainer(args, read_meta(data), torch.device("cpu"))
 loaded = time.perf_counter() - start
-with progress(total=0, disable=True) as bar:
+with progress(total=0, leave=False) as bar:
     epochs = []
     for epoch in range(1 if len(trainer.train) > 20000 else 2):
+        trainer.new_epoch()
         start = time.perf_counter()
         trainer.train_epoch(epoch, bar)
         epochs.append(time.perf_counter() - start)
-        trainer.so_far = engine.EpochSoFar()
     start = time.perf_counter()
     trainer.validate((0.99, 0.01))
 count = len(trainer.train)
