@@ -78,6 +78,8 @@ test: | $(READY) ## the whole test suite
 bench: | $(READY) ## speed, as ratios measured in one run
 	$(PY) scripts/bench.py
 	$(PY) scripts/bench_engine.py
+	$(PY) scripts/bench_growth.py
+	$(PY) scripts/bench_distance.py $(if $(MASKS),--masks "$(MASKS)")
 	$(PY) scripts/bench_metrics.py $(if $(MASKS),--masks "$(MASKS)")
 
 .PHONY: table2

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dataloader import load_slices, read_meta
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -21,7 +23,8 @@ def test_the_benchmark_prints_its_table():
     done = run("bench.py", "--cases", "3", "--slices", "2")
     assert done.returncode == 0, done.stderr
     rows = dict(re.findall(r"^\| ([a-z][^|]+) \| ([\d.]+) \|", done.stdout, re.MULTILINE))
-    assert len(rows) == 4 and all(float(value) > 0 for value in rows.values())
+    assert len(rows) == 5 and all(float(value) > 0 for value in rows.values())
+    assert float(rows["image, label and both maps on the disk, MB a slice"]) < 0.86
 
 
 @pytest.mark.slow
@@ -31,6 +34,18 @@ def test_the_benchmark_of_the_engine_says_which_is_faster():
     ratios = [float(ratio) for ratio in re.findall(r"\| ([\d.]+) \|$", done.stdout, re.MULTILINE)]
     assert len(ratios) == 2 and all(ratio > 0 for ratio in ratios)
     assert f"on this CPU {'bf16' if ratios[1] > 1 else 'fp32'} is the faster one" in done.stdout
+
+
+def test_linked_slices_are_a_data_set_and_growth_is_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import bench_growth
+
+    data = bench_growth.make_linked_data(tmp_path / "data", train=50, val=20, channels=5, size=32, slices_a_case=7)
+    val = load_slices(read_meta(data), "val", maps="phi3d")
+    assert len(val) == 20 and [case.n_slices for case in val.cases] == [7, 7, 6]
+    assert 0 < float((val.label > 0).float().mean()) < 0.05 and val.image.shape == (20, 5, 32, 32)
+    found = bench_growth.measure(data, "stream")
+    assert found.keys() == {"load_ms", "epoch_ms", "validate_ms", "peak_mib"} and min(found.values()) > 0
 
 
 @pytest.mark.slow

@@ -233,13 +233,13 @@ def enlarge(sliced, data, *, slices: int) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_DATA")
 def test_a_set_larger_than_memory_streams(sliced, tmp_path):
-    """A set of 390 MB and a process that may add 320 MB to what it has after its imports."""
-    enlarge(sliced, tmp_path / "data", slices=200)
+    """A set of 292 MB and a process that may add 260 MB to what it has after its imports."""
+    enlarge(sliced, tmp_path / "data", slices=150)
     flags = ("--width", "1", "--epochs", "1", "--batch-size", "2", "--device", "cpu", "--contour", "boundary")
     for resident, code in (("stream", 0), ("host", 1)):
         arguments = ("--data", tmp_path / "data", "--out", tmp_path / resident, *flags, "--resident", resident)
         process = subprocess.run(
-            [sys.executable, "-c", LIMITED, os.path.dirname(train.__file__), str(320 * 2**20), *map(str, arguments)],
+            [sys.executable, "-c", LIMITED, os.path.dirname(train.__file__), str(260 * 2**20), *map(str, arguments)],
             capture_output=True,
             text=True,
         )
