@@ -133,7 +133,7 @@ $(1)-figures: $(1)-curves $(1)-pictures | $(READY) $(call wanted,$(1))
 	@$$(call figure,$(1),shares,$$(firstword $$(call finished,$(1),*)),shares,)
 
 $(1)-report: | $(READY) $(call wanted,$(1))
-	@$$(PY) eval.py report results/$(1) --rows $$(or $$(call finished,$(1),*),gdl)
+	@$$(PY) eval.py report results/$(1) --rows $$(or $$(call finished,$(1),*),gdl) --baseline $$(BASELINE)
 
 $(1)-%:
 	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(TABLES), found $$*" >&2; exit 2

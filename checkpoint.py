@@ -37,6 +37,8 @@ def load_checkpoint(path: Path, device: torch.device) -> dict:
         raise InputError(f"{path}: expected a checkpoint, found nothing; train the run first")
     try:
         return torch.load(path, map_location=device, weights_only=True)
+    except (torch.OutOfMemoryError, MemoryError):
+        raise  # no fault of the file
     except Exception as error:  # torch raises a dozen kinds for a damaged file
         raise InputError(f"{path}: expected a whole checkpoint, found {type(error).__name__}") from None
 

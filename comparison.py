@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from runs import Run, runs_of_rows
-from significance import bootstrap_interval, holm, permutation_test
+from significance import PERMUTATIONS, RESAMPLES, bootstrap_interval, holm, permutation_test
 from tables import EMPTY_RULE, LEVELS, describe_settings
 from typeset import Cells, latex, markdown, number
 from utils import InputError, write_rows, write_text
@@ -85,7 +85,7 @@ def collect(
 
 def write_comparison(
     results: Path, rows: Sequence[str], name: str, *, baseline: str, metrics: Sequence[str] = (),
-    level: str = "volume", seeds: Sequence[int] | None = None, permutations: int = 10_000,
+    level: str = "volume", seeds: Sequence[int] | None = None, permutations: int = PERMUTATIONS,
 ) -> str:
     """Write NAME.csv, .md and .tex into ``results``; returns the text of the .md.
 
@@ -117,10 +117,10 @@ def describe(
     left_out = f" No finished run of {', '.join(without)}." if without else ""
     return (
         f"Row minus {baseline}, paired over {cases} validation cases by their id ({level} metrics, a case's mean over "
-        f"its row's seeds). Interval: 95 % percentile bootstrap over cases, 10000 resamples. p: paired permutation "
-        f"test of the absolute mean difference, {kind} permutations; p better: of the mean difference with its sign. "
-        f"Holm: corrected over the {len({line['row'] for line in lines})} rows; bold below 0.05. The cases are those "
-        f"of one split and seeds are averaged: p says nothing of other splits.{left_out}"
+        f"its row's seeds). Interval: 95 % percentile bootstrap over cases, {RESAMPLES} resamples. p: paired "
+        f"permutation test of the absolute mean difference, {kind} permutations; p better: of the mean difference "
+        f"with its sign. Holm: corrected over the {len({line['row'] for line in lines})} rows; bold below 0.05. The "
+        f"cases are those of one split and seeds are averaged: p says nothing of other splits.{left_out}"
     )
 
 

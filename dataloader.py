@@ -118,7 +118,10 @@ def read_meta(root: Path) -> Meta:
         {key: value for key, value in meta.items() if key not in ("source", "versions")}, sort_keys=True
     )
     digest = hashlib.sha256(described.encode() + (root / "cases.csv").read_bytes())
+    check_cases(rows, root / "cases.csv")
     try:
+        if int(meta["size"]) < 16 or int(meta["size"]) % 8:
+            raise ValueError(f"size {meta['size']}")
         return Meta(
             root=root,
             dataset=meta["dataset"],
@@ -132,6 +135,17 @@ def read_meta(root: Path) -> Meta:
     except (KeyError, TypeError, ValueError) as error:
         expected = "dataset, size, class_names, modalities and distance_map"
         raise InputError(f"{root / 'meta.json'}: expected {expected}, found {error!r}") from None
+
+
+def check_cases(rows: list[dict[str, str]], path: Path) -> None:
+    """``InputError`` where a case comes twice, or is in no part."""
+    seen: set[str] = set()
+    for row in rows:
+        if row["split"] not in ("train", "val"):
+            raise InputError(f"{path}: {row['case_id']}: expected the split train or val, found {row['split']}")
+        if row["case_id"] in seen:
+            raise InputError(f"{path}: expected each case once, found {row['case_id']} twice")
+        seen.add(row["case_id"])
 
 
 def parse_case(row: dict[str, str], path: Path) -> Case:

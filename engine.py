@@ -16,13 +16,13 @@ import schedules
 from checkpoint import seed_everything
 from dataloader import Batch, Meta, Slices, batches, epoch_order
 from guards import StopRequest
-from hardware import Compiled
+from hardware import Compiled, core_count
 from metrics import dsc_from_counts, hd95, intersection_and_sizes
 from networks import NETWORKS
 from objective import Objective, wanted_maps
 from rates import RATES, ReferenceRate
 from streaming import StreamedSlices, open_parts
-from utils import StoppedError, cpu_count
+from utils import StoppedError
 
 STEP_VALUES = ("loss", "region", "contour", "gradient norm")
 
@@ -182,7 +182,7 @@ class Trainer:
             spacing = (case.spacing[2], *case.spacing[:2])
             reference = self.val.label[at].to(predictions.device)                   # (Z, H, W)
             masks += [(predictions[at] == k, reference == k, spacing) for k in range(1, self.num_classes)]
-        with ThreadPoolExecutor(1 if predictions.is_cuda else cpu_count()) as pool:
+        with ThreadPoolExecutor(1 if predictions.is_cuda else core_count()) as pool:
             distances = list(pool.map(lambda parts: hd95(*parts), masks))
         return float(np.mean(dscs)), float(np.mean(distances))
 

@@ -16,9 +16,11 @@ import report
 import runs
 import tables
 from dataloader import read_meta
+from guards import memory_advice
 from inference import load_model, segment
 from measure import Options, measure_run
 from scans import NIFTI, Scan, find_scans, save_on_grid
+from significance import PERMUTATIONS
 from utils import InputError, Parser, exclusive, progress, run_command, select_device
 
 
@@ -34,8 +36,7 @@ def evaluate_run(args: argparse.Namespace) -> None:
             f"{meta.root}: expected the data set that {args.run} was trained on, found another (--data names it)"
         )
     options = Options(args.checkpoint, args.space, args.source, args.tolerance, args.ignore_label)
-    with exclusive(args.run):
-        (args.run / "metrics.csv").unlink(missing_ok=True)
+    with exclusive(args.run), memory_advice("use --device cpu"):
         rows, empty = measure_run(args.run, model, meta, options)
     theirs = {name: runs.published_figures(name, "boundary", "slice")["published_dsc"] for name in ("isles", "wmh")}
     published = ", ".join(f"{share:.3f} on {name}" for name, share in theirs.items())
@@ -50,8 +51,10 @@ def predict_scans(args: argparse.Namespace) -> None:
     scans = find_scans(model.dataset, args.case)
     masks = output_paths(args.out, scans, "--out")
     probabilities = output_paths(args.probabilities, scans, "--probabilities") if args.probabilities else {}
+    check_outputs(scans, [*masks.values(), *probabilities.values()])
     for scan in progress(scans, desc="segmenting", unit="scan"):
-        classes, probs = segment(model, scan)
+        with memory_advice("use --device cpu"):
+            classes, probs = segment(model, scan)
         save_on_grid(masks[scan.case_id], classes, scan.images[0])
         if probabilities:
             foreground = probs[..., 1] if probs.shape[-1] == 2 else probs[..., 1:]
@@ -70,10 +73,16 @@ def output_paths(out: Path, scans: Sequence[Scan], flag: str) -> dict[str, Path]
         raise InputError(f"{flag}: expected a folder for {len(scans)} scans, found {out}")
     if out.is_dir():
         raise InputError(f"{flag}: expected a file, found the folder {out}")
-    read = {file.path.resolve() for scan in scans for file in scan.images}
-    if out.resolve() in read:
-        raise InputError(f"{flag}: expected another file than the scan's own, found {out}")
     return {scans[0].case_id: out}
+
+
+def check_outputs(scans: Sequence[Scan], outputs: Sequence[Path]) -> None:
+    """``InputError`` where a file to write is one that is read, or one that is written already."""
+    taken = {file.path.resolve() for scan in scans for file in scan.images}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise InputError(f"{path}: expected a file of its own for each output, found the scan's or another's")
+        taken.add(path.resolve())
 
 
 def make_table(args: argparse.Namespace) -> None:
@@ -113,7 +122,7 @@ def make_maps(args: argparse.Namespace) -> None:
 
 
 def make_report(args: argparse.Namespace) -> None:
-    page = report.write_report(args.results, args.rows, seed=args.seed)
+    page = report.write_report(args.results, args.rows, seed=args.seed, baseline=args.baseline)
     files = [path for path in page.parent.rglob("*") if path.is_file()]
     print(f"{page}: {len(files)} files, {sum(path.stat().st_size for path in files) / 2**20:.1f} MiB")
 
@@ -175,12 +184,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             command.add_argument("--seeds", type=int, nargs="+", help="runs to use (all there are)")
             command.add_argument("--level", choices=list(tables.LEVELS), default="volume",
                                  help="metrics of volumes, as MedIA 2021 has them, or of slices, as MIDL 2019")
-        if name in ("compare", "pictures"):
+        if name in ("compare", "pictures", "report"):
             command.add_argument("--baseline", default="gdl", help="row that the others are compared with")
         if name == "compare":
             command.add_argument("--metrics", nargs="+", choices=list(comparison.COMPARED), default=[],
                                  help="metrics to compare (the table's)")
-            command.add_argument("--permutations", type=int, default=10_000, help="of each test")
+            command.add_argument("--permutations", type=int, default=PERMUTATIONS, help="of each test")
         if name == "curves":
             command.add_argument("--smooth", type=int, default=1, help="epochs of a moving average; the figure says so")
         if name == "pictures":
@@ -194,6 +203,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
+    if "rows" in args:
+        args.rows = list(dict.fromkeys(args.rows))
     args.function(args)
 
 

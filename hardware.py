@@ -104,6 +104,12 @@ def cpu_quotas() -> Iterator[int]:
             yield max(1, math.ceil(int(words[0]) / int(words[1])))
 
 
+def fastest_precision(device: torch.device) -> str:
+    """bf16 where the device computes in it (older GPUs emulate it, CPUs are slower in it), else fp32."""
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "fp32"
+
+
 def use_threads() -> None:
     """One thread a physical core, unless the user's environment says how many."""
     if "OMP_NUM_THREADS" not in os.environ and "MKL_NUM_THREADS" not in os.environ:
@@ -116,7 +122,11 @@ class Compiled(nn.Module):
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
-        self.call = torch.compile(network)
+        # Static shapes: a second graph for the last, smaller batch, and full speed for all others in every epoch.
+        self.call = torch.compile(network, dynamic=False)
+        # The backward pass is compiled with the forward one, where a failure can still be gone around.
+        if hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"):
+            torch._functorch.config.force_non_lazy_backward_lowering = True
 
     def forward(self, *inputs: Tensor) -> Tensor:
         if self.call is self.network:

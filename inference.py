@@ -49,8 +49,8 @@ def load_model(folder: Path, checkpoint: str, device: torch.device) -> Model:
             "modalities": tuple(meta["modalities"]), "fingerprint": settings["data_fingerprint"],
             "data": Path(config["data"]),
         }
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: expected the settings of a run, found no {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: expected the settings of a run, found {error!r}") from None
     if described["dataset"] not in DATASETS:
         raise InputError(f"{path}: expected a data set of {', '.join(DATASETS)}, found {described['dataset']}")
     state = load_checkpoint(folder / f"{checkpoint}.pt", device)

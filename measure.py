@@ -13,15 +13,17 @@ from dataloader import Case, Meta, Slices, load_slices
 from datasets import DATASETS, classes_of, find_cases, read_nifti
 from datasets import Case as RawCase
 from grid import resize_label
+from hardware import core_count
 from inference import Model, native_probabilities, predict_cases
 from metrics import dsc, lesion_detection, surface_metrics, volume_difference
 from scans import save_on_grid
-from utils import InputError, atomic_path, cpu_count, progress, read_json, write_rows
+from utils import InputError, atomic_path, progress, read_json, write_rows
 
 METRIC_COLUMNS = (
     "case_id", "class", "dsc", "hd95_mm", "hd_mm", "n_ref", "n_pred", "outcome", "hd95_max_mm", "assd_mm",
     "surface_dice", "volume_difference_mm3", "avd_percent", "lesion_recall", "lesion_precision", "lesion_f1",
     "lesion_count_difference", "class_index", "n_voxels", "tolerance_mm", "checkpoint", "epoch", "space",
+    "ignore_label",
 )
 SLICE_COLUMNS = ("case_id", "class", "n_slices", "n_empty_slices", "dsc", "hd95_mm", "hd_mm", "class_index")
 
@@ -55,17 +57,18 @@ def measure_run(folder: Path, model: Model, meta: Meta, options: Options) -> tup
     """
     val = load_slices(meta, "val").to(model.device)
     grids = native_grids(meta, val, options) if options.space == "native" else None
+    # Only now that all input is known to be there: its presence says that the run is evaluated.
+    (folder / "metrics.csv").unlink(missing_ok=True)
     common = {"tolerance_mm": options.tolerance_mm, "checkpoint": options.checkpoint, "epoch": model.epoch,
-              "space": options.space}
+              "space": options.space, "ignore_label": "" if options.ignore_label is None else options.ignore_label}
     lines: list[Future] = []
     # Distances are computed in compiled code that lets other threads run, while the network goes on.
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         for masks in predicted_masks(folder, model, val, grids):
             for k, name in list(enumerate(meta.class_names))[1:]:
                 lines.append(pool.submit(measure_class, masks, name, k, common))
         rows, slice_rows = zip(*(line.result() for line in progress(lines, desc="measuring", unit="case")), strict=True)
     write_rows(folder / "metrics_2d.csv", slice_rows, SLICE_COLUMNS)
-    # Last: its presence says that the run is evaluated.
     write_rows(folder / "metrics.csv", rows, METRIC_COLUMNS)
     return list(rows), float((val.label == 0).flatten(1).all(dim=1).float().mean())
 
@@ -120,7 +123,7 @@ class NativeGrid:
 
 
 def native_grids(meta: Meta, val: Slices, options: Options) -> dict[str, NativeGrid]:
-    """The raw files of each validation case; ``InputError`` where one is not there."""
+    """The raw files of each validation case; ``InputError`` where one is not there, or not what was sliced."""
     source = options.source or read_json(meta.root / "meta.json").get("source")
     if source is None:
         raise InputError(f"{meta.root}: expected to know its raw data, found no source in meta.json; --source names it")
@@ -128,7 +131,10 @@ def native_grids(meta: Meta, val: Slices, options: Options) -> dict[str, NativeG
     for case in val.cases:
         if case.case_id not in raw:
             raise InputError(f"{source}: expected the raw scan of {case.case_id}, found none")
-    return {case.case_id: NativeGrid(raw[case.case_id], meta, options.ignore_label) for case in val.cases}
+    grids = {case.case_id: NativeGrid(raw[case.case_id], meta, options.ignore_label) for case in val.cases}
+    for case, at in val.case_ranges():
+        grids[case.case_id].read(to_volume(val.label[at]))
+    return grids
 
 
 def measure_class(masks: Masks, name: str, k: int, common: dict) -> tuple[dict, dict]:

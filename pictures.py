@@ -31,23 +31,23 @@ MAPS = (
 
 
 def choose_cases(first: Run, last: Run) -> list[tuple[str, str]]:
-    """Cases by rule: where the last row gains most DSC over the first, the median, and the worst, a failure case."""
-    gain = (last.metrics.groupby("case_id")["dsc"].mean() - first.metrics.groupby("case_id")["dsc"].mean())
-    sized = last.metrics.groupby("case_id")["n_ref"].sum()
-    gain = gain[sized > 0].sort_values(kind="stable")
-    if gain.empty:
+    """Title and case by rule: where the last row gains most DSC over the first, the median gain, and its lowest DSC.
+
+    The last is a failure case, always shown; one without a lesion where a false alarm is the worst there is.
+    """
+    dsc, before = (run.metrics.groupby("case_id")["dsc"].mean() for run in (last, first))
+    sized = last.metrics.groupby("case_id")["n_ref"].sum() > 0
+    if not sized.any():
         raise InputError(f"{last.folder}: expected a validation case with a lesion, found none")
-    if len(gain) == 1:
-        return [("the only case", str(gain.index[0]))]
-    # One row has no gain over itself: its own best, median and worst.
-    words = ("best gain", "median gain", "worst gain")
-    if first.folder == last.folder:
-        gain = last.metrics.groupby("case_id")["dsc"].mean()[sized > 0].sort_values(kind="stable")
-        words = ("best", "median", "worst")
-    places = dict(zip(words, (len(gain) - 1, len(gain) // 2, 0), strict=True))
-    chosen: dict[str, str] = {}
-    for title, place in places.items():
-        chosen.setdefault(str(gain.index[place]), title)
+    if len(dsc) == 1:
+        return [("the only case", str(dsc.index[0]))]
+    # One row has no gain over itself: its own best and median.
+    alone = first.folder == last.folder
+    ranked = (dsc if alone else dsc - before)[sized].sort_values(kind="stable")
+    word = "" if alone else " gain"
+    chosen = {str(ranked.index[-1]): f"best{word}"}
+    chosen.setdefault(str(ranked.index[len(ranked) // 2]), f"median{word}")
+    chosen.setdefault(str(dsc.idxmin()), "lowest DSC")
     return [(title, case_id) for case_id, title in chosen.items()]
 
 
@@ -57,8 +57,9 @@ def write_pictures(
     """One slice of each chosen case (MedIA 2021, Figs. 1 and 4 to 6): image and reference, then a column a row.
 
     Contours of reference and prediction; what only one of them has is filled. The slice is the one with the largest
-    reference area; a case's 3D DSC and HD95 stand under its row's picture. Cases are those of the best, the median and
-    the worst gain of the last row over the baseline, or over the first row where the baseline is none of them.
+    reference area (of the largest prediction where there is none); a case's 3D DSC and HD95 stand under its row's
+    picture. Cases are those of the best and the median gain of the last row over the baseline, or over the first row
+    where the baseline is none of them, and of the last row's lowest DSC.
     """
     runs = {}
     for row, found in drawable(results, rows).items():
@@ -74,7 +75,7 @@ def write_pictures(
             figsize=(2.0 * (len(rows) + 2), 2.2 * len(cases) + 0.6),
         )
         for panels, (title, case_id) in zip(axes, cases, strict=True):
-            draw_case(panels, title, read_picture(meta, case_id), runs, len(meta.class_names))
+            draw_case(panels, title, read_picture(meta, case_id, runs[rows[-1]]), runs, len(meta.class_names))
         for axis, title in zip(axes[0], ("image", "reference", *rows), strict=True):
             axis.set_title(title)
         figure.legend(handles=legend(), loc="outside lower center", ncols=4, title=rule(first, rows[-1], len(cases)))
@@ -86,8 +87,8 @@ def rule(first: str, last: str, cases: int) -> str:
     if cases == 1:
         return ""
     if first == last:
-        return f"cases: best, median and worst DSC of {last}"
-    return f"cases: best, median and worst gain in DSC of {last} over {first}"
+        return f"cases: best, median and lowest DSC of {last}"
+    return f"cases: best and median gain in DSC of {last} over {first}, and lowest DSC of {last}"
 
 
 def legend() -> list:
@@ -117,8 +118,11 @@ class Picture:
         return crop(self.image, self.label > 0)
 
 
-def read_picture(meta: Meta, case_id: str) -> Picture:
-    """The slice of a validation case with the largest reference, in the channel that shows it best."""
+def read_picture(meta: Meta, case_id: str, run: Run) -> Picture:
+    """The slice of a validation case with the largest reference, in the channel that shows it best.
+
+    Where there is no reference, the slice with the largest prediction of ``run``.
+    """
     layout = part_layout(meta, "val")
     found = [(case, at) for case, at in layout.case_ranges() if case.case_id == case_id]
     if not found:
@@ -128,10 +132,11 @@ def read_picture(meta: Meta, case_id: str) -> Picture:
                      (("image", 1), ("label", case.n_slices)))                          # (1, C, H, W), (Z, H, W)
     for z, label in enumerate(labels):
         read_slice(layout, "label", at.start + z, label)
-    z = int(np.count_nonzero(labels, axis=(1, 2)).argmax())
-    read_slice(layout, "image", at.start + z, image[0])
-    channel = display_channel(image[0].astype(np.float32), labels[z])
     shape = (*labels.shape[1:], case.n_slices)
+    shown = labels if labels.any() else np.moveaxis(read_prediction(run, case_id, shape, len(meta.class_names)), -1, 0)
+    z = int(np.count_nonzero(shown, axis=(1, 2)).argmax())
+    read_slice(layout, "image", at.start + z, image[0])
+    channel = display_channel(image[0].astype(np.float32), shown[z])
     return Picture(case_id, image[0, channel].astype(np.float32), labels[z], z, shape, case.spacing[:2])
 
 
@@ -225,7 +230,7 @@ def write_maps(results: Path, rows: Sequence[str], name: str) -> list[Path]:
     run = drawable(results, rows)[rows[0]][0]
     meta = data_of(run)
     sized = run.metrics.groupby("case_id")["n_ref"].sum()
-    picture = read_picture(meta, str(sized.idxmax()))
+    picture = read_picture(meta, str(sized.idxmax()), run)
     window, label = picture.window, picture.label
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(1, len(MAPS) + 1, figsize=(2.2 * (len(MAPS) + 1), 2.6), layout="constrained")

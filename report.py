@@ -20,14 +20,14 @@ from figures import PANELS, data_of, evaluated, read_log
 from pictures import crop, display_channel, read_prediction
 from report_html import escape, number, script_json
 from runs import Run
+from significance import PERMUTATIONS
 from utils import InputError, exclusive, progress, read_json
 
 ASSETS = Path(__file__).resolve().parent / "report_assets"
 COPIED = ("report.css", "tables.js", "curves.js", "viewer.js")
-PERMUTATIONS = 10_000
 
 
-def write_report(results: Path, rows: Sequence[str], *, seed: int | None = None) -> Path:
+def write_report(results: Path, rows: Sequence[str], *, seed: int | None = None, baseline: str = "gdl") -> Path:
     """Write RESULTS/report/index.html and what it needs; an older report stays until the new one is whole.
 
     The viewer shows one run of each row: that of ``seed``, or of the first seed that every row has. ``InputError``
@@ -40,7 +40,7 @@ def write_report(results: Path, rows: Sequence[str], *, seed: int | None = None)
     meta = data_of(first)
     check_cases(first, meta)
     slices = load_slices(meta, "val")
-    sections = page_sections(found, shown, meta, slices.cases)
+    sections = page_sections(found, shown, meta, slices.cases, baseline)
     with exclusive(results), replaced_folder(results / "report") as folder:
         cases = write_cases(folder / "slices", slices, shown, len(meta.class_names))
         names = {"rows": list(found), "classes": meta.class_names[1:], "channels": meta.modalities}
@@ -194,24 +194,24 @@ def scores(run: Run, case: Case) -> list[str]:
     return texts
 
 
-def tests_against_baseline(found: dict[str, list[Run]]) -> tuple[str, str]:
-    """The table of paired tests and how they were made; a single row has none."""
+def tests_against(baseline: str, found: dict[str, list[Run]]) -> tuple[str, str]:
+    """The table of paired tests and how they were made; against the first row where the baseline has no run."""
     if len(found) == 1:
         return "", "One row: nothing to compare."
-    baseline = "gdl" if "gdl" in found else next(iter(found))
+    baseline = baseline if baseline in found else next(iter(found))
     lines = comparison.collect(found, baseline, ("dsc", "hd95_mm"), level="volume", permutations=PERMUTATIONS)
     rule = comparison.describe(found, baseline, lines, "volume", PERMUTATIONS)
     return report_html.tests_table(lines), rule
 
 
 def page_sections(
-    found: dict[str, list[Run]], shown: dict[str, Run], meta: Meta, cases: Sequence[Case]
+    found: dict[str, list[Run]], shown: dict[str, Run], meta: Meta, cases: Sequence[Case], baseline: str
 ) -> dict[str, str]:
     """What the template has places for, as HTML."""
     dataset = next(iter(shown.values())).settings.get("dataset", meta.dataset)
     seed = next(iter(shown.values())).seed
     runs = [(row, run) for row, runs in found.items() for run in runs]
-    tests, rule = tests_against_baseline(found)
+    tests, rule = tests_against(baseline, found)
     differing = report_html.differing_settings(found)
     details = [report_html.run_details(row, run, read_json(run.folder / "env.json"), differing) for row, run in runs]
     first_config = read_json(runs[0][1].folder / "config.json")

@@ -11,7 +11,8 @@ import pandas as pd
 import comparison
 import tables
 import typeset
-from tables import LEVELS, Run
+from runs import Run
+from tables import LEVELS
 
 SUMMARY_METRICS = (*LEVELS["volume"].printed, ("hd_mm", "HD (mm)", 2))
 # Of metrics.csv: title and digits. A column that is not named here keeps its name and its numbers as they are.

@@ -10,7 +10,7 @@ import pandas as pd
 from utils import InputError, read_json, read_rows
 
 METRICS = ("dsc", "hd95_mm", "hd_mm")
-TEXT_COLUMNS = ("case_id", "class", "outcome", "checkpoint", "space")
+TEXT_COLUMNS = ("case_id", "class", "outcome", "checkpoint", "space", "ignore_label")
 # Metrics over whole volumes, as MedIA 2021 has them, or over slices, as MIDL 2019.
 FILES = {"volume": "metrics.csv", "slice": "metrics_2d.csv"}
 PUBLISHED_FOLDER = Path(__file__).resolve().parent / "published"
@@ -31,6 +31,12 @@ class Run:
     def checkpoints(self) -> set[str]:
         """Which epoch was evaluated: best or last."""
         return set(self.metrics.get("checkpoint", ["unknown"]))
+
+    @property
+    def measured(self) -> dict:
+        """How its metrics were measured, where they say it; runs that are compared agree in all of it."""
+        names = ("space", "checkpoint", "tolerance_mm", "ignore_label")
+        return {name: str(self.metrics[name].iloc[0]) for name in names if name in self.metrics}
 
     @property
     def space(self) -> str:
@@ -112,8 +118,13 @@ def check_comparable(run: Run, reference: Run) -> None:
     """``InputError`` unless both runs were evaluated on the same cases of the same data."""
     if run.settings.get("data_fingerprint") != reference.settings.get("data_fingerprint"):
         raise InputError(f"{run.folder}: expected the data of {reference.folder}, found a run on other data")
-    if run.space != reference.space:
-        raise InputError(f"{run.folder}: expected metrics in {reference.space} space, found {run.space}")
+    for name, wanted in reference.measured.items():
+        found = run.measured.get(name, wanted)
+        if found != wanted:
+            raise InputError(
+                f"{run.folder}: expected metrics of {name} {wanted or 'none'}, as {reference.folder} has, found "
+                f"{found or 'none'}; evaluate one of them again"
+            )
     missing = set(reference.metrics["case_id"]) ^ set(run.metrics["case_id"])
     if missing:
         raise InputError(

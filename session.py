@@ -4,6 +4,8 @@ import math
 import time
 from pathlib import Path
 
+import torch
+
 from checkpoint import load_checkpoint, random_states, restore_random_states, save_checkpoint
 from engine import EpochSoFar, Trainer
 from guards import StopTraining
@@ -19,6 +21,9 @@ def restore(trainer: Trainer, path: Path) -> None:
     """Set the trainer to what ``last.pt`` holds: the end of an epoch, or a step in the middle of one."""
     state = load_checkpoint(path, trainer.device)
     try:
+        # Whether Adam is fused belongs to the device, not to the run that may have come from another.
+        for group in state["optimiser"]["param_groups"]:
+            group["fused"] = trainer.optimiser.defaults["fused"]
         trainer.network.load_state_dict(state["model"])
         trainer.optimiser.load_state_dict(state["optimiser"])
         trainer.rate.load_state_dict(state["rate"])
@@ -26,6 +31,8 @@ def restore(trainer: Trainer, path: Path) -> None:
         if state["so_far"]:
             trainer.so_far = EpochSoFar(**state["so_far"])
         restore_random_states(state["random"])
+    except torch.OutOfMemoryError:
+        raise
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"{path}: expected the state of this run, found another ({type(error).__name__})") from None
     if not trainer.so_far.n_steps and is_best(trainer):

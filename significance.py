@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+PERMUTATIONS = 10_000  # Valverde and Tohka 2022
+RESAMPLES = 10_000
 CHUNK = 2**22  # signs held at a time
 
 
@@ -26,7 +28,7 @@ def sign_sums(differences: np.ndarray, permutations: int, seed: int) -> np.ndarr
 
 
 def permutation_test(
-    differences: ArrayLike, *, alternative: str = "two-sided", permutations: int = 10_000, seed: int = 0
+    differences: ArrayLike, *, alternative: str = "two-sided", permutations: int = PERMUTATIONS, seed: int = 0
 ) -> float:
     """p of the paired permutation test (Valverde and Tohka 2022, Section 4.1: 10,000 permutations).
 
@@ -51,7 +53,7 @@ def permutation_test(
 
 
 def bootstrap_interval(
-    differences: ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+    differences: ArrayLike, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean difference, cases drawn with replacement (Efron 1979).
 

@@ -24,7 +24,7 @@ def device_surface_distances(pred: Tensor, ref: Tensor, spacing: np.ndarray) -> 
     """As `surface_distances` of tensors, by an exact transform of both masks' common box on their device; float32."""
     box = bounding_box((pred | ref))
     surfaces = [_device_surface(mask[box]) for mask in (pred, ref)]
-    to_ref, to_pred = (device_edt(~surface, tuple(spacing)) for surface in surfaces[::-1])
+    to_ref, to_pred = (device_edt(~surface[None], tuple(spacing))[0] for surface in surfaces[::-1])
     return to_ref[surfaces[0]], to_pred[surfaces[1]]
 
 

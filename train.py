@@ -14,14 +14,14 @@ from dataloader import Meta, read_meta
 from distance import CONVENTIONS, REGION_WISE_KINDS
 from engine import build_trainer
 from guards import memory_advice
-from hardware import use_deterministic_algorithms, use_threads
+from hardware import fastest_precision, use_deterministic_algorithms, use_threads
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import NETWORKS
 from provenance import provenance
 from rates import RATES
 from session import restore, run
 from streaming import RESIDENCES
-from utils import InputError, Parser, exclusive, read_json, run_command, select_device, write_json
+from utils import InputError, Parser, exclusive, leftovers, read_json, run_command, select_device, write_json
 
 # Where a run happens, not what it computes: free to differ when a run goes on, as long as the precision stays.
 NOT_SETTINGS = ("data", "out", "device", "resident", "detect_anomaly", "resume", "protocol")
@@ -72,8 +72,8 @@ def check_run_folder(args: argparse.Namespace, settings: dict) -> bool:
     config = args.out / "config.json"
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f"{args.out}: expected a new folder or a run, found a file")
-    # Hidden files are what a kill left of an unfinished write.
-    if not args.out.exists() or all(path.name.startswith(".") for path in args.out.iterdir()):
+    # A kill may have left an unfinished write.
+    if not args.out.exists() or not set(args.out.iterdir()) - set(leftovers(args.out)):
         return False
     if not config.exists():
         raise InputError(f"{args.out}: expected a new or empty folder or a run, found neither")
@@ -110,7 +110,7 @@ def build_parser() -> Parser:
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where to train")
     resident_help = "where the slices are kept; auto is the first of the others that has the room"
     parser.add_argument("--resident", choices=RESIDENCES, default="auto", help=resident_help)
-    precision_help = "arithmetic of the network; auto is bf16 on CUDA and fp32 on the CPU"
+    precision_help = "arithmetic of the network; auto is bf16 on a GPU that has it and fp32 elsewhere"
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help=precision_help)
     compile_help = "torch.compile on CUDA, where it can"
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help=compile_help)
@@ -185,6 +185,12 @@ def start_session(args: argparse.Namespace, settings: dict, device: torch.device
     write_json(args.out / "env.json", environment)
 
 
+def say_if_longer(args: argparse.Namespace) -> None:
+    epochs = read_json(args.out / "config.json")["settings"]["epochs"]
+    if epochs < args.epochs:
+        print(f"{args.out}: going on from a run of {epochs} epochs to {args.epochs}")
+
+
 def room_for(args: argparse.Namespace, device: torch.device) -> str:
     """Which flags make a run smaller."""
     place = "--resident host or stream" if device.type == "cuda" else "--resident stream"
@@ -198,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         use_deterministic_algorithms()
     device = select_device(args.device)
     if args.precision == "auto":
-        args.precision = "bf16" if device.type == "cuda" else "fp32"
+        args.precision = fastest_precision(device)
     meta = read_meta(args.data)
     settings = settings_of(args, meta)
     check_run_folder(args, settings)
@@ -206,10 +212,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         trainer = build_trainer(args, meta, device)
         args.out.mkdir(parents=True, exist_ok=True)
         with exclusive(args.out):
-            for leftover in args.out.glob(".*"):
+            for leftover in leftovers(args.out):
                 leftover.unlink()
             if check_run_folder(args, settings):
                 restore(trainer, args.out / "last.pt")
+                say_if_longer(args)
             if len(trainer.log) < args.epochs:
                 start_session(args, settings, device)
             with torch.autograd.set_detect_anomaly(args.detect_anomaly):

@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -78,6 +79,11 @@ def naming(path: Path) -> Iterator[None]:
         if error.filename is not None:
             raise
         raise OSError(f"{path}: could not be written: {error.strerror or error}") from None
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What kills have left of ``atomic_path``'s temporary files in a folder."""
+    return [path for path in folder.glob(".*") if re.match(r"\.\d+\.", path.name) and path.is_file()]
 
 
 @contextlib.contextmanager

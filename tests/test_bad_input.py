@@ -263,6 +263,12 @@ DATA = {
     "no format": (edit("meta.json", '"format": 1,', ""), "expected format 1, found None"),
     "no size": (edit("meta.json", '"size"', '"pixels"'), "meta.json: expected dataset, size"),
     "size is a word": (edit("meta.json", '"size": 32', '"size": "wide"'), "meta.json: expected dataset, size"),
+    "size below zero": (edit("meta.json", '"size": 32', '"size": -96'), "meta.json: expected dataset, size"),
+    "a case twice": (
+        lambda d: edit("cases.csv", "case_10,", "case_1,")(d),
+        "expected each case once, found case_1 twice",
+    ),
+    "a split of another name": (edit("cases.csv", ",train,", ",vall,"), "expected the split train or val, found vall"),
     "cases.csv missing": (lambda d: (d / "cases.csv").unlink(), "cases.csv: expected a readable CSV file"),
     "cases.csv cut off": (
         lambda d: (d / "cases.csv").write_bytes((d / "cases.csv").read_bytes()[:-30]),

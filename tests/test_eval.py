@@ -105,8 +105,19 @@ def test_cases_are_best_median_and_worst(tmp_path):
         cases = [case(str(i), 0.5 + gain, 1.0) for i, gain in enumerate(gains)]
         write_run(tmp_path / row / "seed0", cases, {"seed": 0})
     a, b = (runs.find_runs(tmp_path, row)[0] for row in "ab")
-    assert pictures.choose_cases(a, b) == [("best gain", "0"), ("median gain", "2"), ("worst gain", "1")]
-    assert pictures.choose_cases(b, b) == [("best", "0"), ("median", "2"), ("worst", "1")]
+    assert pictures.choose_cases(a, b) == [("best gain", "0"), ("median gain", "2"), ("lowest DSC", "1")]
+    assert pictures.choose_cases(b, b) == [("best", "0"), ("median", "2"), ("lowest DSC", "1")]
+
+
+def test_a_failure_is_shown_whatever_its_gain(tmp_path):
+    """Case 2 fails in both rows and so gains nothing; case 3 has no lesion and a false alarm in the second."""
+    for row, dsc in (("a", (0.5, 0.9, 0.01, 0.5)), ("b", (0.9, 0.8, 0.01, 0.5))):
+        write_run(tmp_path / row / "seed0", [case(str(i), value, 1.0) for i, value in enumerate(dsc)], {"seed": 0})
+    a, b = (runs.find_runs(tmp_path, row)[0] for row in "ab")
+    assert pictures.choose_cases(a, b)[-1] == ("lowest DSC", "2")
+    empty = [case(str(i), value, 1.0, n_ref=9 * (i < 3)) for i, value in enumerate((0.9, 0.8, 0.1, 0.0))]
+    write_run(tmp_path / "c" / "seed0", empty, {"seed": 0})
+    assert pictures.choose_cases(b, runs.find_runs(tmp_path, "c")[0])[-1] == ("lowest DSC", "3")
 
 
 # Tables from metrics files made by hand -----------------------------------------------------------------------------
@@ -267,12 +278,6 @@ def change_settings(folder, **settings):
             ),
             "found 1 twice",
         ),
-        (
-            lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
-                "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred,space\n1,lesion,1,1,1,1,1,native\n2,lesion,1,1,1,1,1,native\n"
-            ),
-            "expected metrics in sliced space, found native",
-        ),
     ],
 )
 def test_runs_that_do_not_belong_together_are_named(handmade, damage, named):
@@ -280,6 +285,22 @@ def test_runs_that_do_not_belong_together_are_named(handmade, damage, named):
     with pytest.raises(InputError, match=named):
         tables.write_table(handmade, ["gdl", "focal"], "t")
     assert not list(handmade.glob("t.*"))
+
+
+@pytest.mark.parametrize(
+    ("column", "one", "other"),
+    [("checkpoint", "best", "last"), ("space", "sliced", "native"), ("tolerance_mm", 2, 9), ("ignore_label", "", 2)],
+)
+def test_metrics_that_were_measured_otherwise_are_not_compared(tmp_path, column, one, other):
+    for row, value in (("a", one), ("b", one), ("c", other)):
+        folder = tmp_path / row / "seed0"
+        write_run(folder, [case("1", 0.5, 1.0), case("2", 0.5, 1.0)], {"seed": 0})
+        header, *lines = (folder / "metrics.csv").read_text().splitlines()
+        lines = [f"{header},{column}", *(f"{line},{value}" for line in lines), ""]
+        (folder / "metrics.csv").write_text("\n".join(lines))
+    assert "| b " in tables.write_table(tmp_path, ["a", "b"], "t")
+    with pytest.raises(InputError, match=f"c/seed0: expected metrics of {column} {one or 'none'}"):
+        tables.write_table(tmp_path, ["a", "b", "c"], "u")
 
 
 def test_no_run_at_all_is_an_error(handmade, tmp_path, monkeypatch, capsys):

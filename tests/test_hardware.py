@@ -26,7 +26,7 @@ def compile_with(monkeypatch):
             raise error
 
         original = torch.compile
-        monkeypatch.setattr(torch, "compile", lambda network: original(network, backend=backend))
+        monkeypatch.setattr(torch, "compile", lambda network, **_: original(network, backend=backend))
 
     yield use
     torch._dynamo.reset()
@@ -44,6 +44,21 @@ def test_a_network_that_cannot_be_compiled_runs_as_it_is_after_one_warning(compi
     assert torch.equal(forward(image), network(image)) and torch.equal(forward(image), network(image))
     error = capsys.readouterr().err
     assert error == "warning: going on without torch.compile: RuntimeError: no C compiler\n"
+
+
+def test_a_backward_pass_that_cannot_be_compiled_is_gone_around_too(monkeypatch, network, capsys):
+    from torch._dynamo.backends.common import aot_autograd
+
+    def refuse(graph, inputs):
+        raise RuntimeError("no backward")
+
+    original, backend = torch.compile, aot_autograd(fw_compiler=lambda graph, inputs: graph, bw_compiler=refuse)
+    monkeypatch.setattr(torch, "compile", lambda network, **_: original(network, backend=backend))
+    image = torch.rand(2, 2, 8, 8)
+    hardware.Compiled(network)(image).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert "going on without torch.compile: RuntimeError: no backward" in capsys.readouterr().err
+    torch._dynamo.reset()
 
 
 def test_compiling_does_not_hide_that_memory_ran_out(compile_with, network):
@@ -132,20 +147,23 @@ def test_deterministic_runs_on_a_gpu_are_equal(sliced, tmp_path, deterministic, 
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compiled", ["--compile", "--no-compile"])
 @pytest.mark.parametrize("resident", ["device", "host", "stream"])
-def test_a_step_on_a_gpu_does_not_wait_for_it(sliced, tmp_path, resident):
+@pytest.mark.parametrize("losses", [("gdl", "boundary"), ("gdl", "hausdorff"), ("unet-ce", "none"), ("focal", "none")])
+def test_a_step_on_a_gpu_does_not_wait_for_it(sliced, tmp_path, resident, losses, compiled):
     args = train.parse(
-        ["--data", str(sliced), "--out", str(tmp_path / "run"), *SMALL, "--device", "cuda", "--contour", "boundary",
-         "--resident", resident, "--no-compile", "--precision", "bf16"]
+        ["--data", str(sliced), "--out", str(tmp_path / "run"), *SMALL, "--device", "cuda", "--region", losses[0],
+         "--contour", losses[1], "--resident", resident, compiled, "--precision", "bf16"]
     )
     trainer = engine.build_trainer(args, read_meta(sliced), torch.device("cuda"))
-    stream = list(engine.batches(trainer.train, trainer.order(0), args.batch_size, trainer.device))
-    trainer.step(stream[0], 0, (0.99, 0.01))
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        trainer.step(stream[1], 0, (0.99, 0.01))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    for mode in ("default", "error"):  # the first round compiles and fills the allocator's pools
+        trainer.new_epoch()
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            for batch in engine.batches(trainer.train, trainer.order(0), args.batch_size, trainer.device):
+                trainer.step(batch, 0, (0.99, 0.01))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 MEMORY = {

@@ -17,7 +17,7 @@ import train
 from utils import InputError, exclusive
 
 # Two chains of eleven sessions at once: ten kills each, two of them while a checkpoint is written, and a SIGTERM.
-PLAN = ("start", "train", "write", "start", "stop", "start", "train", "start", "write", "start", "train")
+PLAN = ("start", "train", "write", "train", "stop", "start", "train", "train", "write", "start", "train")
 
 
 def start(module, arguments) -> subprocess.Popen:
@@ -38,7 +38,8 @@ def disturb(arguments, out, kind: str, moment: float) -> tuple[int, bool]:
     began = time.time_ns()
     process = start(train, arguments)
     if kind == "start":
-        time.sleep(2.5 * moment)
+        # From the imports to the first epochs, by way of what is restored.
+        time.sleep(5 * moment)
     else:
         # The log is written anew when a session starts to train, and then after each epoch.
         wait_for(process, lambda: log.exists() and log.stat().st_mtime_ns > began)
@@ -66,7 +67,7 @@ def chain(data, out, flags, seed: int) -> tuple[int, int]:
 
 @pytest.mark.slow
 def test_runs_killed_at_random_moments_end_as_the_undisturbed_one(sliced, tmp_path):
-    flags = ("--contour", "boundary", "--epochs", "28", "--batch-size", "2")
+    flags = ("--contour", "boundary", "--epochs", "80", "--batch-size", "2")
     with ThreadPoolExecutor(3) as pool:
         chains = [
             pool.submit(chain, sliced, tmp_path / f"killed{seed}", (*flags, "--resident", resident), seed)

@@ -172,7 +172,10 @@ def test_the_modality_in_a_name(name, modality):
         ("damaged", "case_2: expected a whole NIfTI"),
         ("constant", "case_2: expected an image with contrast"),
         ("several into one file", "expected a folder for 3 scans"),
-        ("over the scan", "expected another file than the scan's own"),
+        ("over the scan", "expected a file of its own for each output"),
+        ("into the scan's folder", "expected a file of its own for each output"),
+        ("probabilities over the mask", "expected a file of its own for each output"),
+        ("settings that are none", "expected the settings of a run"),
         ("unfinished run", "expected a finished run of 9 epochs, found 1"),
         ("no checkpoint", "best.pt: expected a checkpoint"),
     ],
@@ -182,7 +185,7 @@ def test_what_cannot_be_segmented(isles_run, tmp_path, monkeypatch, capsys, name
     wmh = make_wmh(tmp_path / "wmh")
     run = shutil.copytree(isles_run / "run", tmp_path / "run")
     folder, out = raw / "TRAINING" / "case_2", tmp_path / "masks" / "out.nii.gz"
-    case = [folder]
+    case, flags = [folder], ()
     files = [isles_path(raw, "case_2", modality) for modality in ("CT", "CT_CBF", "CT_CBV", "CT_MTT", "CT_Tmax")]
     if name == "missing":
         case = [tmp_path / "missing"]
@@ -207,13 +210,26 @@ def test_what_cannot_be_segmented(isles_run, tmp_path, monkeypatch, capsys, name
         case = [raw]
     elif name == "over the scan":
         out = files[0]
+    elif name == "into the scan's folder":
+        loose = tmp_path / "loose"
+        loose.mkdir()
+        case = [loose / f"{modality}.nii.gz" for modality in ("CT", "CT_CBF", "CT_CBV", "CT_MTT", "CT_Tmax")]
+        for path, file in zip(case, files, strict=True):
+            nib.save(nib.load(file), path)
+        out = loose
+    elif name == "probabilities over the mask":
+        flags = ("--probabilities", out)
+    elif name == "settings that are none":
+        config = run / "config.json"
+        config.write_text(config.read_text().replace('"size": 32', '"size": "wide"'))
     elif name == "unfinished run":
         config = run / "config.json"
         config.write_text(config.read_text().replace('"epochs": 1', '"epochs": 9'))
     else:
         (run / "best.pt").unlink()
     before = {path for path in tmp_path.rglob("*")}
-    code = call(evaluate, "predict", run, "--case", *case, "--out", out, "--device", "cpu", monkeypatch=monkeypatch)
+    command = ("predict", run, "--case", *case, "--out", out, *flags, "--device", "cpu")
+    code = call(evaluate, *command, monkeypatch=monkeypatch)
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and named in error, error
     assert {path for path in tmp_path.rglob("*")} == before
@@ -255,9 +271,12 @@ def test_native_space_refuses_other_raw_data(isles_run, tmp_path, monkeypatch, c
     run = shutil.copytree(isles_run / "run", tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     make_isles(tmp_path / "other", shape=(18, 20, 3))
+    evaluate.main(["run", str(run), "--device", "cpu"])
+    before = (run / "metrics.csv").read_bytes()
     code = call(evaluate, "run", run, "--device", "cpu", *flags, monkeypatch=monkeypatch)
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and named in error, error
+    assert (run / "metrics.csv").read_bytes() == before  # wrong flags take no good metrics away
 
 
 def test_a_run_is_loaded_without_its_data(isles_run, tmp_path):

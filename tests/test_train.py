@@ -7,7 +7,7 @@ import pytest
 import torch
 from medpy.metric import binary
 from raw_data import call
-from training_runs import SMALL, run, same
+from training_runs import SMALL, assert_same_run, run, same
 
 import dataloader
 import engine
@@ -277,6 +277,33 @@ def test_a_schedule_spread_over_the_epochs_cannot_be_prolonged(sliced, tmp_path)
     run(sliced, tmp_path / "run", *flags, "--epochs", "1")
     with pytest.raises(InputError, match="epochs 2, found one with 1"):
         run(sliced, tmp_path / "run", *flags, "--epochs", "2", "--resume")
+
+
+def test_a_longer_run_says_so_and_keeps_files_that_are_not_its_own(sliced, tmp_path, capsys):
+    out = tmp_path / "run"
+    run(sliced, out, "--epochs", "1")
+    (out / ".env").write_text("mine")
+    (out / ".ipynb_checkpoints").mkdir()
+    (out / ".123.last.pt").write_text("what a kill left")
+    run(sliced, out, "--epochs", "2", "--resume")
+    assert f"{out}: going on from a run of 1 epochs to 2" in capsys.readouterr().out
+    assert (out / ".env").read_text() == "mine" and not (out / ".123.last.pt").exists()
+
+
+def test_going_on_keeps_the_optimiser_of_the_device(sliced, tmp_path):
+    run(sliced, tmp_path / "run", "--epochs", "1")
+    arguments = ["--data", str(sliced), "--out", str(tmp_path / "run"), *SMALL, "--precision", "fp32"]
+    trainer = engine.build_trainer(train.parse(arguments), dataloader.read_meta(sliced), torch.device("cpu"))
+    trainer.optimiser.defaults["fused"] = True  # as on CUDA; the run was saved without
+    session.restore(trainer, tmp_path / "run" / "last.pt")
+    assert all(group["fused"] for group in trainer.optimiser.param_groups)
+
+
+def test_bf16_goes_on_bit_for_bit_too(sliced, tmp_path):
+    run(sliced, tmp_path / "whole", "--precision", "bf16", "--epochs", "2")
+    run(sliced, tmp_path / "parts", "--precision", "bf16", "--epochs", "1")
+    run(sliced, tmp_path / "parts", "--precision", "bf16", "--epochs", "2", "--resume")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_checkpoint_of_something_else_is_named(sliced, tmp_path):
