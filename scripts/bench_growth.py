@@ -119,15 +119,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 5000, 100_000], help="training slices")
     args = parser.parse_args()
-    print(f"{processor()}, {cpu_count()} cores, {platform.system()}, torch {package_version('torch')}\n")
+    print(f"{processor()}, {cpu_count()} cores, {platform.system()}, torch {package_version('torch')}\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for part in (
-            growth(Path(folder), args.sizes),
-            streaming(Path(folder), size=96, width=16, count=320),
-            streaming(Path(folder), size=256, width=16, count=64),
-            limited(Path(folder), count=4000, size=256, limit_mib=1024),
+            lambda root: growth(root, args.sizes),
+            lambda root: streaming(root, size=96, width=16, count=160),
+            lambda root: limited(root, count=3000, size=256, limit_mib=1024),
         ):
-            print("\n".join(part) + "\n", flush=True)
+            print("\n".join(part(Path(folder))) + "\n", flush=True)
 
 
 if __name__ == "__main__":
