@@ -125,8 +125,10 @@ class Compiled(nn.Module):
         # Static shapes: a second graph for the last, smaller batch, and full speed for all others in every epoch.
         self.call = torch.compile(network, dynamic=False)
         # The backward pass is compiled with the forward one, where a failure can still be gone around.
-        if hasattr(torch._functorch.config, "force_non_lazy_backward_lowering"):
-            torch._functorch.config.force_non_lazy_backward_lowering = True
+        from torch._functorch import config
+
+        if hasattr(config, "force_non_lazy_backward_lowering"):  # older versions do not know it
+            config.force_non_lazy_backward_lowering = True
 
     def forward(self, *inputs: Tensor) -> Tensor:
         if self.call is self.network:
