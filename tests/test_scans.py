@@ -18,26 +18,25 @@ from scans import find_scans, modality_in, read_scan
 from utils import InputError
 
 
+def slice_and_train(root, dataset: str, raw, size: int):
+    """A sliced data set and a run of one epoch on it, both below ``root``."""
+    flags = ("--source", str(raw), "--dest", str(root / "data"), "--size", str(size), "--val", "1", "--jobs", "1")
+    preprocess.main([dataset, *flags])
+    where = ("--data", str(root / "data"), "--out", str(root / "run"))
+    train.main([*where, "--width", "16", "--epochs", "1", "--device", "cpu"])
+    return root
+
+
 @pytest.fixture(scope="module")
 def isles_run(tmp_path_factory):
     root = tmp_path_factory.mktemp("predict")
-    raw = make_isles(root / "raw")
-    data = ("--source", str(raw), "--dest", str(root / "data"), "--size", "32", "--val", "1", "--jobs", "1")
-    preprocess.main(["isles", *data])
-    train.main(["--data", str(root / "data"), "--out", str(root / "run"), "--width", "16", "--epochs", "1",
-                "--device", "cpu"])
-    return root
+    return slice_and_train(root, "isles", make_isles(root / "raw"), 32)
 
 
 @pytest.fixture(scope="module")
 def wmh_run(tmp_path_factory):
     root = tmp_path_factory.mktemp("predict_wmh")
-    raw = make_wmh(root / "raw")
-    data = ("--source", str(raw), "--dest", str(root / "data"), "--size", "24", "--val", "1", "--jobs", "1")
-    preprocess.main(["wmh", *data])
-    train.main(["--data", str(root / "data"), "--out", str(root / "run"), "--width", "16", "--epochs", "1",
-                "--device", "cpu"])
-    return root
+    return slice_and_train(root, "wmh", make_wmh(root / "raw"), 24)
 
 
 def rotated_scan(folder, shape=(30, 20, 4), spacing=(0.7, 1.1, 4.5)):
