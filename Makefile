@@ -140,7 +140,7 @@ $(1)-%:
 endef
 
 # Holds the seeds and the baseline of the last make: where they change, tables are made anew, and only then.
-results/.seeds: FORCE
+results/.choices: FORCE
 	@mkdir -p results; printf '%s\n' "$(SEEDS) $(BASELINE)" | cmp -s - $@ || printf '%s\n' "$(SEEDS) $(BASELINE)" > $@
 .PHONY: FORCE
 FORCE:
@@ -151,7 +151,7 @@ define row
 $(1)-$(2): results/$(1)/$(2).md
 	@cat $$<
 
-results/$(1)/$(2).md: $$(call metrics,$(1),$(2)) results/.seeds
+results/$(1)/$(2).md: $$(call metrics,$(1),$(2)) results/.choices
 	@$$(PY) eval.py table results/$(1) --rows $(2) --name $(2) --seeds $$(SEEDS) $$(FLAGS_$(2)) > /dev/null
 
 results/$(1)/$(2)/seed%/metrics.csv: | $(READY) data/$(1)/meta.json
@@ -165,7 +165,7 @@ define table
 $(1)-$(2): results/$(1)/$(2).md
 	@cat $$<; $$(if $$(call tested,$(2)),echo; cat results/$(1)/$(2)-tests.md)
 
-results/$(1)/$(2).md: $$(foreach row,$$(TABLE_$(2)),$$(call metrics,$(1),$$(row))) results/.seeds
+results/$(1)/$(2).md: $$(foreach row,$$(TABLE_$(2)),$$(call metrics,$(1),$$(row))) results/.choices
 	@$$(if $$(call tested,$(2)),$$(PY) eval.py compare $$(call outputs,$(1),$(2),$(2)-tests) --baseline $$(BASELINE) > /dev/null)
 	@$$(PY) eval.py table $$(call outputs,$(1),$(2),$(2)) > /dev/null
 endef

@@ -9,8 +9,8 @@ import pandas as pd
 from runs import Run, runs_of_rows
 from significance import PERMUTATIONS, RESAMPLES, bootstrap_interval, holm, permutation_test
 from tables import EMPTY_RULE, LEVELS, describe_settings
-from typeset import Cells, latex, markdown, number
-from utils import InputError, write_rows, write_text
+from typeset import Cells, number, write_printed
+from utils import InputError, write_rows
 
 # Metric: name in print, digits, whether more is better.
 COMPARED = {
@@ -102,10 +102,7 @@ def write_comparison(
     write_rows(results / f"{name}.csv", lines, COLUMNS)
     header, body = layout(lines)
     notes = [describe(found, baseline, lines, level, permutations), EMPTY_RULE, describe_settings(found)]
-    write_text(results / f"{name}.tex", latex(header, body, " ".join(notes).replace("**", ""), name=name))
-    text = "\n\n".join([markdown(header, body), *notes]) + "\n"
-    write_text(results / f"{name}.md", text)
-    return text
+    return write_printed(results, name, header, body, notes)
 
 
 def describe(

@@ -32,6 +32,7 @@ class Meta:
     convention: str     # of the stored distance maps: "paper" or "reference"
     cases: tuple[Case, ...]
     fingerprint: str
+    source: str | None  # where the raw data were
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,28 @@ class Batch:
         )
 
 
+class Part:
+    """One part (train or val), wherever its slices are: their names, and whose they are."""
+
+    layout: Layout
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.layout.names
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        return self.layout.cases
+
+    def case_ranges(self) -> Iterator[tuple[Case, slice]]:
+        return self.layout.case_ranges()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
 @dataclass(frozen=True)
-class Slices:
+class Slices(Part):
     """All slices of one part (train or val) in contiguous tensors, in the order of the cases and their slices."""
 
     image: Tensor       # (N, C, H, W) float16
@@ -68,20 +89,6 @@ class Slices:
     maps: Tensor | None  # (N, K, H, W): signed distances in mm (float16), or a region-wise map (float32)
     spacing: Tensor     # (N, 2) float32, mm
     layout: Layout
-
-    @property
-    def cases(self) -> tuple[Case, ...]:
-        return self.layout.cases
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.layout.names
-
-    def case_ranges(self) -> Iterator[tuple[Case, slice]]:
-        return self.layout.case_ranges()
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def to(self, device: torch.device, room: float = 0.5) -> "Slices":
         """The slices on ``device``, or where they are if they would fill more than ``room`` of its free memory."""
@@ -131,6 +138,7 @@ def read_meta(root: Path) -> Meta:
             convention=meta["distance_map"],
             cases=tuple(parse_case(row, root / "cases.csv") for row in rows),
             fingerprint=digest.hexdigest(),
+            source=meta.get("source"),
         )
     except (KeyError, TypeError, ValueError) as error:
         expected = "dataset, size, class_names, modalities and distance_map"

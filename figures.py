@@ -13,8 +13,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from dataloader import Meta, load_slices, read_meta
+from dataloader import Meta, part_layout, read_meta
 from runs import Run, runs_of_rows
+from slicefiles import Layout, read_slice
 from utils import InputError, atomic_path, read_json, read_rows
 
 STYLE = Path(__file__).resolve().parent / "paper.mplstyle"
@@ -153,6 +154,16 @@ def draw_boxes(axis: plt.Axes, cases: Sequence[np.ndarray], colours: Sequence[st
     axis.grid(visible=False, axis="y")
 
 
+def lesion_shares(layout: Layout) -> np.ndarray:
+    """Share of each slice (N,) that is lesion; of the files, only the labels are read."""
+    label = np.empty(*layout.stored["label"])                                            # (H, W)
+    shares = np.empty(len(layout.names))
+    for index in range(len(shares)):
+        read_slice(layout, "label", index, label)
+        shares[index] = np.count_nonzero(label) / label.size
+    return shares
+
+
 def write_shares(results: Path, rows: Sequence[str], name: str) -> list[Path]:
     """Share of a slice that is lesion, over the slices that have one (breast-ultrasound study, Fig. 3).
 
@@ -163,8 +174,7 @@ def write_shares(results: Path, rows: Sequence[str], name: str) -> list[Path]:
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.8), layout="constrained", sharex=True)
         for axis, (part, title) in zip(axes, (("train", "training"), ("val", "validation")), strict=True):
-            label = load_slices(meta, part).label
-            share = 100 * (label > 0).flatten(1).float().mean(dim=1).numpy()           # (N,) per cent
+            share = 100 * lesion_shares(part_layout(meta, part))                         # (N,) per cent
             lesions = share[share > 0]
             # The lesions of a data set differ by orders of magnitude: only a logarithmic axis shows them all.
             edges = np.geomspace(100 / meta.size**2, 100, 25)

@@ -10,14 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from dataloader import Case, Meta, Slices, load_slices
-from datasets import DATASETS, classes_of, find_cases, read_nifti
-from datasets import Case as RawCase
+from datasets import DATASETS, RawFile, classes_of, find_cases, read_nifti
 from grid import resize_label
 from hardware import core_count
 from inference import Model, native_probabilities, predict_cases
 from metrics import dsc, lesion_detection, surface_metrics, volume_difference
 from scans import save_on_grid
-from utils import InputError, atomic_path, progress, read_json, write_rows
+from utils import InputError, atomic_path, progress, write_rows
 
 METRIC_COLUMNS = (
     "case_id", "class", "dsc", "hd95_mm", "hd_mm", "n_ref", "n_pred", "outcome", "hd95_max_mm", "assd_mm",
@@ -56,7 +55,7 @@ def measure_run(folder: Path, model: Model, meta: Meta, options: Options) -> tup
     Returns the lines of metrics.csv and the share of empty validation slices, by which MIDL's split can be known.
     """
     val = load_slices(meta, "val").to(model.device)
-    grids = native_grids(meta, val, options) if options.space == "native" else None
+    natives = read_native(meta, val, options) if options.space == "native" else None
     # Only now that all input is known to be there: its presence says that the run is evaluated.
     (folder / "metrics.csv").unlink(missing_ok=True)
     common = {"tolerance_mm": options.tolerance_mm, "checkpoint": options.checkpoint, "epoch": model.epoch,
@@ -64,7 +63,7 @@ def measure_run(folder: Path, model: Model, meta: Meta, options: Options) -> tup
     lines: list[Future] = []
     # Distances are computed in compiled code that lets other threads run, while the network goes on.
     with ThreadPoolExecutor(core_count()) as pool:
-        for masks in predicted_masks(folder, model, val, grids):
+        for masks in predicted_masks(folder, model, val, natives):
             for k, name in list(enumerate(meta.class_names))[1:]:
                 lines.append(pool.submit(measure_class, masks, name, k, common))
         rows, slice_rows = zip(*(line.result() for line in progress(lines, desc="measuring", unit="case")), strict=True)
@@ -74,7 +73,7 @@ def measure_run(folder: Path, model: Model, meta: Meta, options: Options) -> tup
 
 
 def predicted_masks(
-    folder: Path, model: Model, val: Slices, grids: dict[str, "NativeGrid"] | None
+    folder: Path, model: Model, val: Slices, natives: dict[str, "Native"] | None
 ) -> Iterator[Masks]:
     """The masks of each validation case, written to predictions/ on the way, and to predictions_native/."""
     cases = progress(list(val.case_ranges()), desc="predicting", unit="case", leave=False)
@@ -82,14 +81,13 @@ def predicted_masks(
         prediction = to_volume(logits.argmax(1))
         reference = to_volume(val.label[at])
         save_prediction(folder / "predictions" / f"{case.case_id}.nii.gz", prediction, case)
-        if grids is None:
+        if natives is None:
             yield Masks(case.case_id, prediction, reference, case.spacing)
             continue
-        grid = grids[case.case_id]
-        reference, spacing, ignore = grid.read(to_volume(val.label[at]))
-        prediction = to_volume(native_probabilities(logits, reference.shape[:2]).argmax(1))
-        save_on_grid(folder / "predictions_native" / f"{case.case_id}.nii.gz", prediction, grid.case.images[0])
-        yield Masks(case.case_id, prediction, reference, spacing, ignore)
+        native = natives[case.case_id]
+        prediction = to_volume(native_probabilities(logits, native.reference.shape[:2]).argmax(1))
+        save_on_grid(folder / "predictions_native" / f"{case.case_id}.nii.gz", prediction, native.image)
+        yield Masks(case.case_id, prediction, native.reference, native.spacing, native.ignore)
 
 
 def to_volume(slices: Tensor) -> np.ndarray:
@@ -106,35 +104,32 @@ def save_prediction(path: Path, prediction: np.ndarray, case: Case) -> None:
 
 
 @dataclass(frozen=True)
-class NativeGrid:
-    """Where a validation case came from."""
+class Native:
+    """A validation case as its raw files have it: classes (X, Y, Z), spacing in mm, voxels to leave out."""
 
-    case: RawCase
-    meta: Meta
-    ignore_label: int | None
-
-    def read(self, sliced: np.ndarray) -> tuple[np.ndarray, tuple[float, float, float], np.ndarray | None]:
-        """Its classes (X, Y, Z), spacing in mm and voxels to leave out; they must be what was sliced (S, S, Z)."""
-        voxels, spacing = read_nifti(self.case.case_id, self.case.label)
-        reference = classes_of(DATASETS[self.meta.dataset], self.case, voxels)
-        if not np.array_equal(resize_label(reference, self.meta.size), sliced):
-            raise InputError(f"{self.case.label}: expected the label that {self.meta.root} was sliced from")
-        return reference, spacing, None if self.ignore_label is None else voxels == self.ignore_label
+    image: RawFile
+    reference: np.ndarray
+    spacing: tuple[float, float, float]
+    ignore: np.ndarray | None
 
 
-def native_grids(meta: Meta, val: Slices, options: Options) -> dict[str, NativeGrid]:
-    """The raw files of each validation case; ``InputError`` where one is not there, or not what was sliced."""
-    source = options.source or read_json(meta.root / "meta.json").get("source")
+def read_native(meta: Meta, val: Slices, options: Options) -> dict[str, Native]:
+    """The raw label of each validation case; ``InputError`` where it is not there, or not what was sliced."""
+    source = options.source or meta.source
     if source is None:
         raise InputError(f"{meta.root}: expected to know its raw data, found no source in meta.json; --source names it")
-    raw = {case.case_id: case for case in find_cases(meta.dataset, Path(source))}
-    for case in val.cases:
+    raw, found = {case.case_id: case for case in find_cases(meta.dataset, Path(source))}, {}
+    for case, at in val.case_ranges():
         if case.case_id not in raw:
             raise InputError(f"{source}: expected the raw scan of {case.case_id}, found none")
-    grids = {case.case_id: NativeGrid(raw[case.case_id], meta, options.ignore_label) for case in val.cases}
-    for case, at in val.case_ranges():
-        grids[case.case_id].read(to_volume(val.label[at]))
-    return grids
+        files = raw[case.case_id]
+        voxels, spacing = read_nifti(case.case_id, files.label)
+        reference = classes_of(DATASETS[meta.dataset], files, voxels)
+        if not np.array_equal(resize_label(reference, meta.size), to_volume(val.label[at])):
+            raise InputError(f"{files.label}: expected the label that {meta.root} was sliced from")
+        ignore = None if options.ignore_label is None else voxels == options.ignore_label
+        found[case.case_id] = Native(files.images[0], reference, spacing, ignore)
+    return found
 
 
 def measure_class(masks: Masks, name: str, k: int, common: dict) -> tuple[dict, dict]:

@@ -24,12 +24,15 @@ CASE_COLUMNS = {
     "n_pred": ("prediction (voxels)", 0),
     "hd95_max_mm": ("HD95, larger direction (mm)", 2),
     "assd_mm": ("ASSD (mm)", 2),
+    "surface_dice": ("surface Dice", 3),
     "volume_difference_mm3": ("volume difference (mm³)", 0),
     "avd_percent": ("absolute volume difference (%)", 1),
     "lesion_recall": ("lesion recall", 3),
     "lesion_precision": ("lesion precision", 3),
     "lesion_f1": ("lesion F1", 3),
     "lesion_count_difference": ("lesion count difference", 0),
+    "n_voxels": ("grid (voxels)", 0),
+    "tolerance_mm": ("surface Dice's tolerance (mm)", 1),
 }
 KEYS = ("case_id", "class")
 NOT_SHOWN = ("class_index", "checkpoint")

@@ -28,20 +28,10 @@ class Run:
     metrics_2d: pd.DataFrame | None
 
     @property
-    def checkpoints(self) -> set[str]:
-        """Which epoch was evaluated: best or last."""
-        return set(self.metrics.get("checkpoint", ["unknown"]))
-
-    @property
     def measured(self) -> dict:
         """How its metrics were measured, where they say it; runs that are compared agree in all of it."""
         names = ("space", "checkpoint", "tolerance_mm", "ignore_label")
         return {name: str(self.metrics[name].iloc[0]) for name in names if name in self.metrics}
-
-    @property
-    def space(self) -> str:
-        """The grid on which it was evaluated: sliced or native."""
-        return self.metrics["space"].iloc[0] if "space" in self.metrics else "sliced"
 
     def table(self, level: str) -> pd.DataFrame:
         """Its metrics over volumes or slices, a line a case and class; ``InputError`` where there are none."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataloader import Batch, Meta, Slices, load_slices, part_layout, prefetched
+from dataloader import Batch, Meta, Part, Slices, load_slices, part_layout, prefetched
 from hardware import available_memory, free_memory
 from slicefiles import Case, Layout, compute_maps, read_slice
 from utils import InputError, progress
@@ -18,23 +18,13 @@ CHECK_SLICES = 8        # slices in memory at once while all files are read thro
 
 
 @dataclass(frozen=True)
-class StreamedSlices:
+class StreamedSlices(Part):
     """Slices of one part that stay on the disk; the same batches in the same order as ``Slices`` gives."""
 
     layout: Layout
     spacing: Tensor         # (N, 2) float32, mm
     label: Tensor | None    # (N, H, W) uint8, of the validation part alone: its 3D metrics need it whole
     owners: tuple[Case, ...]    # the case of each slice
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.layout.names
-
-    def case_ranges(self) -> Iterator[tuple[Case, slice]]:
-        return self.layout.case_ranges()
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def read(self, parts: Sequence[Tensor], device: torch.device) -> Iterator[Batch]:
         """One batch a part (B,) of an order, read ahead by threads."""

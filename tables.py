@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from runs import METRICS, Run, published_figures, runs_of_rows
-from typeset import Cells, latex, markdown, number
-from utils import write_rows, write_text
+from typeset import Cells, number, write_printed
+from utils import write_rows
 
 # What else a table needs to be read by, beside its rows' own losses and alphas.
 PRINTED_SETTINGS = (
     "network", "width", "epochs", "batch_size", "lr", "alpha_step", "selection", "lr_rule", "distance_map",
 )
+EPOCHS = {"best": "that of the best validation DSC", "last": "the last"}
 GRIDS = {"sliced": "the sliced grid", "native": "the scans' own grid"}
 TABLE_COLUMNS = (
     "row",
@@ -109,11 +110,10 @@ def describe_settings(found: dict[str, list[Run]]) -> str:
             parts.append(f"{name} {next(iter(values.values()))}")
         else:
             parts.append(f"**{name} differs** ({', '.join(f'{row} {value}' for row, value in values.items())})")
-    kinds = sorted({kind for runs in found.values() for run in runs for kind in run.checkpoints})
-    space = GRIDS[next(run for runs in found.values() for run in runs).space]
-    chosen = {"best": "that of the best validation DSC", "last": "the last"}
-    epochs = ", ".join(chosen.get(kind, kind) for kind in kinds)
-    return f"Settings: {', '.join(parts)}; epoch evaluated: {epochs}, on {space}."
+    # All runs of a table were measured alike.
+    measured = next(run for runs in found.values() for run in runs).measured
+    epoch = EPOCHS.get(measured.get("checkpoint"), "unknown")
+    return f"Settings: {', '.join(parts)}; epoch evaluated: {epoch}, on {GRIDS[measured.get('space', 'sliced')]}."
 
 
 def write_table(
@@ -130,10 +130,7 @@ def write_table(
     without = [row for row, runs in found.items() if not runs]
     if without:
         notes.insert(0, f"No finished run of {', '.join(without)}.")
-    write_text(results / f"{name}.tex", latex(header, body, " ".join(notes).replace("**", ""), name=name))
-    text = "\n\n".join([markdown(header, body), *notes]) + "\n"
-    write_text(results / f"{name}.md", text)
-    return text
+    return write_printed(results, name, header, body, notes)
 
 
 def cell(value) -> object:

@@ -1,6 +1,9 @@
 """A table of text cells as Markdown and as LaTeX. A cell is its text and whether it is set in bold."""
 
 from collections.abc import Sequence
+from pathlib import Path
+
+from utils import write_text
 
 Cells = Sequence[tuple[str, bool]]
 
@@ -27,6 +30,14 @@ LATEX_HEAD = r"""% Compiles alone, and goes into a paper that uses booktabs with
 \fi
 \makeatother
 """
+
+
+def write_printed(folder: Path, name: str, header: Sequence[str], body: Sequence[Cells], notes: Sequence[str]) -> str:
+    """Write a table and its notes to NAME.tex and NAME.md in ``folder``; returns the text of the .md."""
+    write_text(folder / f"{name}.tex", latex(header, body, " ".join(notes).replace("**", ""), name=name))
+    text = "\n\n".join([markdown(header, body), *notes]) + "\n"
+    write_text(folder / f"{name}.md", text)
+    return text
 
 
 def markdown(header: Sequence[str], body: Sequence[Cells]) -> str:

@@ -244,6 +244,12 @@ def change_settings(folder, **settings):
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def focal_metrics(lines):
+    """Damage: the metrics of focal are these lines."""
+    header = "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n"
+    return lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(header + lines)
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -254,30 +260,10 @@ def change_settings(folder, **settings):
             lambda root: (root / "gdl" / "seed0" / "metrics.csv").write_text("case_id,class\n1,lesion\n"),
             "expected a column dsc",
         ),
-        (
-            lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
-                "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n1,lesion,high,1,1,1,1\n"
-            ),
-            "expected numbers in dsc",
-        ),
-        (
-            lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
-                "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n1,lesion,1,1,1,1,1\n3,lesion,1,1,1,1,1\n"
-            ),
-            "found 2 in only one",
-        ),
-        (
-            lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
-                "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n1,lesion,1,1,1,1,1\n2,lesion,1,1,1,1,1"
-            ),
-            "line 3 is cut off",
-        ),
-        (
-            lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(
-                "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n1,lesion,1,1,1,1,1\n1,lesion,1,1,1,1,1\n"
-            ),
-            "found 1 twice",
-        ),
+        (focal_metrics("1,lesion,high,1,1,1,1\n"), "expected numbers in dsc"),
+        (focal_metrics("1,lesion,1,1,1,1,1\n3,lesion,1,1,1,1,1\n"), "found 2 in only one"),
+        (focal_metrics("1,lesion,1,1,1,1,1\n2,lesion,1,1,1,1,1"), "line 3 is cut off"),
+        (focal_metrics("1,lesion,1,1,1,1,1\n1,lesion,1,1,1,1,1\n"), "found 1 twice"),
     ],
 )
 def test_runs_that_do_not_belong_together_are_named(handmade, damage, named):
