@@ -4,11 +4,13 @@ Absolute times depend on the machine; the ratios, measured in one process in tur
 """
 
 import argparse
+import contextlib
 import platform
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -70,6 +72,36 @@ def compare_precisions(data: Path, width: int, rounds: int) -> dict[str, float]:
     return in_turns({name: lambda trainer=trainer: epoch(trainer, 1) for name, trainer in trainers.items()}, rounds)
 
 
+@contextlib.contextmanager
+def timed(times: dict[str, list[float]], part: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    times.setdefault(part, []).append((time.perf_counter() - start) * 1e3)
+
+
+def profile(data: Path, width: int, steps: int = 6) -> dict[str, float]:
+    """Median milliseconds of the parts of a step of batch 8 in float32; the first two steps warm up."""
+    trainer, times = build(data, "--width", str(width), "--resident", "host"), {}
+    trainer.forward.train()
+    for step in range(steps + 2):
+        with timed(times, "gathering the batch"):
+            batch = trainer.train.take((torch.arange(8) + step) % len(trainer.train)).prepared()
+        with timed(times, "forward"):
+            logits = trainer.logits(batch.image)
+        with timed(times, "losses"):
+            loss = trainer.objective.weigh(trainer.objective.terms(logits, batch), (0.99, 0.01))
+        trainer.optimiser.zero_grad(set_to_none=True)
+        with timed(times, "backward"):
+            loss.backward()
+        with timed(times, "gradient norm"):
+            torch.nn.utils.get_total_norm([parameter.grad for parameter in trainer.network.parameters()])
+        with timed(times, "Adam"):
+            trainer.optimiser.step()
+        with timed(times, "counts for DSC"):
+            engine.intersection_and_sizes(logits.argmax(1), batch.label, 2)
+    return {part: statistics.median(values[2:]) for part, values in times.items()}
+
+
 def validation_share(data: Path, step: float) -> float:
     """Share in per cent of the 3D metrics in an epoch of WMH's sizes (2,600 slices to train on, 480 to validate).
 
@@ -99,6 +131,7 @@ def main() -> None:
         residence = compare_residences(data, args.rounds)
         precision = compare_precisions(data, args.width, args.rounds)
         share = validation_share(data, precision["fp32"])
+        parts = profile(data, args.width)
     threads = f"{torch.get_num_threads()} threads of {core_count()} cores"
     print(f"{processor()}, {threads}, {platform.system()}, torch {package_version('torch')}")
     print(f"WMH phantom, {args.cases} x {args.slices} slices of 256 x 256\n")
@@ -109,6 +142,9 @@ def main() -> None:
     print(f"| 3D DSC and HD95 of every epoch, share of it with that UNet | {share:.2f} % | | |")
     faster = "bf16" if bf16 < fp32 else "fp32"
     print(f"\non this CPU {faster} is the faster one; --precision auto takes fp32 on every CPU")
+    print("\n| part of a step of that UNet, batch 8 | ms | share in per cent |\n| --- | --- | --- |")
+    for part, ms in parts.items():
+        print(f"| {part} | {ms:.1f} | {100 * ms / sum(parts.values()):.1f} % |")
 
 
 if __name__ == "__main__":
