@@ -65,14 +65,15 @@ help: ## every target, one line each
 .PHONY: setup
 setup: $(READY) ## .venv with the pinned requirements
 
-$(READY): requirements.txt
+$(READY): requirements.txt requirements-test.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-test.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 .PHONY: test
 test: | $(READY) ## the whole test suite
-	$(PY) -m pytest -q tests
+	$(PY) -m pytest -q -n auto tests
 
 .PHONY: bench
 bench: | $(READY) ## speed, as ratios measured in one run

@@ -1,38 +1,22 @@
-"""Sliced data set -> memory-resident tensors -> batches."""
+"""Sliced data set -> batches, wherever the slices are kept: on the device, on the host, or on the disk."""
 
-import hashlib
-import json
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from slicefiles import Case, Layout, compute_maps, read_slice
-from utils import InputError, progress, read_json, read_rows
+from environment.memory import available_memory, free_memory
+from sliced_data.meta import Meta, part_layout
+from sliced_data.slices import Case, Layout, compute_maps, read_slice
+from utils import InputError, progress
 
-FORMAT = 1
-CASE_NUMBERS = {"n_slices": int, "spacing_x_mm": float, "spacing_y_mm": float, "spacing_z_mm": float}
-
-
-@dataclass(frozen=True)
-class Meta:
-    """What a sliced data set says of itself."""
-
-    root: Path
-    dataset: str
-    size: int
-    class_names: tuple[str, ...]
-    modalities: tuple[str, ...]
-    convention: str     # of the stored distance maps: "paper" or "reference"
-    cases: tuple[Case, ...]
-    fingerprint: str
-    source: str | None  # where the raw data were
+RESIDENCES = ("auto", "device", "host", "stream")
+CHECK_SLICES = 8        # slices in memory at once while all files are read through
 
 
 @dataclass(frozen=True)
@@ -112,79 +96,6 @@ class Slices(Part):
         return map(self.take, parts)
 
 
-def read_meta(root: Path) -> Meta:
-    """meta.json and cases.csv of a data set; ``InputError`` where one is missing, damaged or of another version."""
-    if not root.is_dir():
-        raise InputError(f"{root}: expected a sliced data set, found nothing; make it with preprocess.py")
-    meta = read_json(root / "meta.json")
-    if meta.get("format") != FORMAT:
-        raise InputError(f"{root / 'meta.json'}: expected format {FORMAT}, found {meta.get('format')}; slice again")
-    rows = read_rows(root / "cases.csv", ("case_id", "split", *CASE_NUMBERS))
-    # What was sliced and how, not from where or with which versions: the same slices made anew are the same data.
-    described = json.dumps(
-        {key: value for key, value in meta.items() if key not in ("source", "versions")}, sort_keys=True
-    )
-    digest = hashlib.sha256(described.encode() + (root / "cases.csv").read_bytes())
-    check_cases(rows, root / "cases.csv")
-    try:
-        if int(meta["size"]) < 16 or int(meta["size"]) % 8:
-            raise ValueError(f"size {meta['size']}")
-        return Meta(
-            root=root,
-            dataset=meta["dataset"],
-            size=int(meta["size"]),
-            class_names=tuple(meta["class_names"]),
-            modalities=tuple(meta["modalities"]),
-            convention=meta["distance_map"],
-            cases=tuple(parse_case(row, root / "cases.csv") for row in rows),
-            fingerprint=digest.hexdigest(),
-            source=meta.get("source"),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        expected = "dataset, size, class_names, modalities and distance_map"
-        raise InputError(f"{root / 'meta.json'}: expected {expected}, found {error!r}") from None
-
-
-def check_cases(rows: list[dict[str, str]], path: Path) -> None:
-    """``InputError`` where a case comes twice, or is in no part."""
-    seen: set[str] = set()
-    for row in rows:
-        if row["split"] not in ("train", "val"):
-            raise InputError(f"{path}: {row['case_id']}: expected the split train or val, found {row['split']}")
-        if row["case_id"] in seen:
-            raise InputError(f"{path}: expected each case once, found {row['case_id']} twice")
-        seen.add(row["case_id"])
-
-
-def parse_case(row: dict[str, str], path: Path) -> Case:
-    try:
-        numbers = {name: kind(row[name]) for name, kind in CASE_NUMBERS.items()}
-    except ValueError:
-        expected = ", ".join(CASE_NUMBERS)
-        raise InputError(f"{path}: {row['case_id']}: expected numbers in {expected}, found {row}") from None
-    if not all(0 < number < math.inf for number in numbers.values()):
-        raise InputError(f"{path}: {row['case_id']}: expected positive numbers in {', '.join(numbers)}, found {row}")
-    spacing = tuple(numbers[f"spacing_{axis}_mm"] for axis in "xyz")
-    return Case(row["case_id"], row["split"], numbers["n_slices"], spacing)
-
-
-def part_layout(meta: Meta, part: str, *, maps: str | None = None, convention: str | None = None) -> Layout:
-    """What ``part`` ("train" or "val") consists of.
-
-    ``maps`` is "phi2d", "phi3d", one of the region-wise kinds ("rrw", "boundary", "ac", "cao"), or None. Signed
-    distances of another ``convention`` than the stored ones are computed from the labels.
-    """
-    cases = tuple(case for case in meta.cases if case.split == part)
-    names = tuple(f"{case.case_id}_{z:04d}" for case in cases for z in range(case.n_slices))
-    if not names:
-        raise InputError(f"{meta.root / 'cases.csv'}: expected cases for {part}, found none")
-    grid = (meta.size, meta.size)
-    stored = {"image": ((len(meta.modalities), *grid), np.dtype(np.float16)), "label": (grid, np.dtype(np.uint8))}
-    if maps in ("phi2d", "phi3d") and convention in (None, meta.convention):
-        stored[maps] = ((len(meta.class_names), *grid), np.dtype(np.float16))
-    return Layout(meta.root / part, cases, names, stored, maps, convention, len(meta.class_names))
-
-
 def load_slices(meta: Meta, part: str, *, maps: str | None = None, convention: str | None = None) -> Slices:
     """Read all slices of a part into memory; arguments as ``part_layout`` takes them.
 
@@ -232,3 +143,89 @@ def batches(slices: Slices, order: Tensor, batch_size: int, device: torch.device
     if len(order):
         for batch in slices.read(order.split(batch_size), device):
             yield batch.to(device).prepared()
+
+
+@dataclass(frozen=True)
+class StreamedSlices(Part):
+    """Slices of one part that stay on the disk; the same batches in the same order as ``Slices`` gives."""
+
+    layout: Layout
+    spacing: Tensor         # (N, 2) float32, mm
+    label: Tensor | None    # (N, H, W) uint8, of the validation part alone: its 3D metrics need it whole
+    owners: tuple[Case, ...]    # the case of each slice
+
+    def read(self, parts: Sequence[Tensor], device: torch.device) -> Iterator[Batch]:
+        """One batch a part (B,) of an order, read ahead by threads."""
+        return prefetched(lambda index: self.take(index, pin=device.type == "cuda"), parts)
+
+    def take(self, index: Tensor, *, pin: bool = False) -> Batch:
+        """The slices of ``index`` (B,) as they are stored; ``InputError`` names one that is damaged."""
+        layout, places = self.layout, index.tolist()
+        arrays = dict(layout.stored)
+        if layout.computed:
+            arrays[layout.maps] = layout.computed
+        tensors = {
+            kind: torch.empty((len(places), *shape), dtype=torch_dtype(dtype), pin_memory=pin)
+            for kind, (shape, dtype) in arrays.items()
+        }
+        for kind in layout.stored:
+            out = tensors[kind].numpy()
+            for row, place in enumerate(places):
+                read_slice(layout, kind, place, out[row])
+        if layout.computed:
+            label, out = tensors["label"].numpy(), tensors[layout.maps].numpy()
+            for row, place in enumerate(places):
+                one = slice(row, row + 1)
+                compute_maps(layout, self.owners[place], label[one], out=out[one])
+        spacing = self.spacing[index]
+        spacing = spacing.pin_memory() if pin else spacing
+        return Batch(tensors["image"], tensors["label"], tensors.get(layout.maps), spacing)
+
+
+def torch_dtype(dtype: np.dtype) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype
+
+
+def open_slices(meta: Meta, part: str, *, maps: str | None, convention: str | None) -> StreamedSlices:
+    """The part as it lies on the disk, after every file was read once: ``InputError`` names a damaged one."""
+    layout = part_layout(meta, part, maps=maps, convention=convention)
+    if layout.computed and maps == "phi3d":
+        raise InputError(
+            f"--resident stream: expected {maps} of the convention {convention} in {meta.root}, found "
+            f"{meta.convention}; slice again with preprocess.py --distance-map {convention}"
+        )
+    owners = tuple(case for case in layout.cases for _ in range(case.n_slices))
+    shape, dtype = layout.stored["label"]
+    label = torch.empty((len(layout.names), *shape), dtype=torch_dtype(dtype)) if part == "val" else None
+    # Without the maps that are computed: they cannot be damaged.
+    stored = StreamedSlices(replace(layout, maps=None) if layout.computed else layout, layout.spacing(), None, owners)
+    parts = torch.arange(len(stored)).split(CHECK_SLICES)
+    found = stored.read(parts, torch.device("cpu"))
+    with progress(total=len(stored), desc=f"checking {part}", unit="slice", leave=False) as bar:
+        for places, batch in zip(parts, found, strict=True):
+            if label is not None:
+                label[places] = batch.label
+            bar.update(len(places))
+    return StreamedSlices(layout, layout.spacing(), label, owners)
+
+
+def choose_residence(size: int, device: torch.device) -> str:
+    """Where ``size`` bytes of slices go: the device or else the host if they fill at most half of its free memory."""
+    if device.type == "cuda" and size <= free_memory(device) / 2:
+        return "device"
+    return "host" if size <= available_memory() / 2 else "stream"
+
+
+def open_parts(
+    meta: Meta, *, maps: str | None, convention: str | None, resident: str, device: torch.device
+) -> tuple[Slices, Slices] | tuple[StreamedSlices, StreamedSlices]:
+    """Training and validation slices, kept where ``resident`` (one of RESIDENCES) says."""
+    wanted = {"maps": maps, "convention": convention}
+    # Both, before the first is read: one may have no cases.
+    size = sum(part_layout(meta, part, **wanted).nbytes for part in ("train", "val"))
+    if resident == "auto":
+        resident = choose_residence(size, device)
+    if resident == "stream":
+        return tuple(open_slices(meta, part, **wanted) for part in ("train", "val"))
+    parts = (load_slices(meta, part, **wanted) for part in ("train", "val"))
+    return tuple(part.to(device, room=math.inf) if resident == "device" else part for part in parts)

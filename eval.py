@@ -9,19 +9,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import comparison
-import figures
-import pictures
-import report
-import runs
-import tables
-from dataloader import read_meta
-from guards import memory_advice
-from inference import load_model, segment
-from measure import Options, measure_run
-from scans import NIFTI, Scan, find_scans, save_on_grid
-from significance import PERMUTATIONS
-from utils import InputError, Parser, exclusive, progress, run_command, select_device
+from environment.devices import select_device
+from evaluation.prediction import load_model, segment
+from evaluation.run_metrics import Options, measure_run
+from evaluation.scans import NIFTI, Scan, find_scans, save_on_grid
+from reporting import comparison, figures, page, pictures, runs, tables
+from reporting.statistics import PERMUTATIONS
+from sliced_data.meta import read_meta
+from training.interrupts import memory_advice
+from utils import InputError, Parser, exclusive, progress, run_command
 
 
 def evaluate_run(args: argparse.Namespace) -> None:
@@ -122,9 +118,9 @@ def make_maps(args: argparse.Namespace) -> None:
 
 
 def make_report(args: argparse.Namespace) -> None:
-    page = report.write_report(args.results, args.rows, seed=args.seed, baseline=args.baseline)
-    files = [path for path in page.parent.rglob("*") if path.is_file()]
-    print(f"{page}: {len(files)} files, {sum(path.stat().st_size for path in files) / 2**20:.1f} MiB")
+    written = page.write_report(args.results, args.rows, seed=args.seed, baseline=args.baseline)
+    files = [path for path in written.parent.rglob("*") if path.is_file()]
+    print(f"{written}: {len(files)} files, {sum(path.stat().st_size for path in files) / 2**20:.1f} MiB")
 
 
 OUTPUTS = (

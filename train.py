@@ -9,19 +9,20 @@ from pathlib import Path
 
 import torch
 
-import schedules
-from dataloader import Meta, read_meta
-from distance import CONVENTIONS, REGION_WISE_KINDS
-from engine import build_trainer
-from guards import memory_advice
-from hardware import fastest_precision, use_deterministic_algorithms, use_threads
+from boundary_loss import schedules
+from boundary_loss.distance import CONVENTIONS, REGION_WISE_KINDS
+from dataloader import RESIDENCES
+from environment.cores import use_threads
+from environment.devices import fastest_precision, select_device, use_deterministic_algorithms
+from environment.provenance import provenance
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import NETWORKS
-from provenance import provenance
-from rates import RATES
-from session import restore, run
-from streaming import RESIDENCES
-from utils import InputError, Parser, exclusive, leftovers, read_json, run_command, select_device, write_json
+from sliced_data.meta import Meta, read_meta
+from training.interrupts import memory_advice
+from training.lr_rules import RATES
+from training.session import restore, run
+from training.trainer import build_trainer
+from utils import InputError, Parser, exclusive, leftovers, read_json, run_command, write_json
 
 # Where a run happens, not what it computes: free to differ when a run goes on, as long as the precision stays.
 NOT_SETTINGS = ("data", "out", "device", "resident", "detect_anomaly", "resume", "protocol")

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 
@@ -165,20 +164,6 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def select_device(name: str) -> torch.device:
-    """``auto`` takes CUDA where there is one; ``InputError`` where CUDA is asked for and absent."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: expected a CUDA device, found none; use --device auto or cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def cpu_count() -> int:
-    """Cores that this process may use (an affinity mask or a cluster job may allow fewer than the machine has)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def progress(iterable: Iterable | None = None, **options) -> tqdm:

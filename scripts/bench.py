@@ -2,7 +2,6 @@
 
 Absolute times depend on the machine; the ratios, measured in one process one after the other, are what to compare.
 """
-
 import argparse
 import platform
 import subprocess
@@ -16,16 +15,17 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import networks
+import preprocess
+import train
+from boundary_loss.losses import Boundary, GeneralizedDice
+from environment.cores import core_count
+from environment.provenance import package_version, processor
+from sliced_data.meta import read_meta
+from training.trainer import build_trainer
+from utils import progress
 
-import engine  # noqa: E402
-import preprocess  # noqa: E402
-import train  # noqa: E402
-from dataloader import read_meta  # noqa: E402
-from losses import Boundary, GeneralizedDice  # noqa: E402
-from provenance import package_version, processor  # noqa: E402
-from utils import cpu_count, progress  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class PixelNetwork(nn.Module):
@@ -87,7 +87,7 @@ class PlainDataset(torch.utils.data.Dataset):
 
 def plain_epoch(folder: Path, batch_size: int) -> float:
     """Seconds a slice of a plain epoch: DataLoader workers, online maps, metrics of each batch on the CPU."""
-    loader = torch.utils.data.DataLoader(PlainDataset(folder), batch_size, shuffle=True, num_workers=cpu_count())
+    loader = torch.utils.data.DataLoader(PlainDataset(folder), batch_size, shuffle=True, num_workers=core_count())
     network = PixelNetwork(2, 2)
     optimiser = torch.optim.Adam(network.parameters())
     region, contour = GeneralizedDice(), Boundary()
@@ -106,7 +106,7 @@ def plain_epoch(folder: Path, batch_size: int) -> float:
 
 def our_epoch(data: Path, batch_size: int) -> tuple[float, float]:
     """Seconds a slice of our training epoch and of our validation, with the same network."""
-    engine.NETWORKS["pixel"] = PixelNetwork
+    networks.NETWORKS["pixel"] = PixelNetwork
     args = train.parse(
         [
             "--data",
@@ -122,7 +122,7 @@ def our_epoch(data: Path, batch_size: int) -> tuple[float, float]:
         ]
     )
     args.network, args.precision = "pixel", "fp32"
-    trainer = engine.build_trainer(args, read_meta(data), torch.device("cpu"))
+    trainer = build_trainer(args, read_meta(data), torch.device("cpu"))
     with progress(total=0, leave=False) as bar:
         trainer.train_epoch(0, bar)
         trainer.new_epoch()
@@ -137,17 +137,17 @@ def memory(data: Path) -> tuple[float, float]:
     """Peak memory in GiB that loading the slices adds in a fresh process, and the size of what it then holds."""
     # Not ru_maxrss, which a process inherits from the one that started it.
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
-        "from dataloader import load_slices, read_meta\n"
+        "import sys; from pathlib import Path\n"
+        "from dataloader import load_slices; from sliced_data.meta import read_meta\n"
         "def status(name):\n"
         "    lines = Path('/proc/self/status').read_text().splitlines()\n"
         "    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024\n"
         "before = status('VmRSS')\n"
-        "s = load_slices(read_meta(Path(sys.argv[2])), 'train', maps='phi2d')\n"
+        "s = load_slices(read_meta(Path(sys.argv[1])), 'train', maps='phi2d')\n"
         "size = sum(t.numel() * t.element_size() for t in (s.image, s.label, s.maps, s.spacing))\n"
         "print(status('VmHWM') - before, size)"
     )
-    out = subprocess.run([sys.executable, "-c", code, str(ROOT), str(data)], check=True, capture_output=True, text=True)
+    out = subprocess.run([sys.executable, "-c", code, str(data)], check=True, capture_output=True, text=True)
     peak, size = map(float, out.stdout.split())
     return peak / 2**30, size / 2**30
 
@@ -180,7 +180,7 @@ def main() -> None:
         plain = plain_epoch(data / "train", args.batch_size)
         peak, size = memory(data)
         on_disk = sum(path.stat().st_size for path in data.rglob("*.npy")) / (args.cases * args.slices) / 1e6
-    print(f"{processor()}, {cpu_count()} cores, {platform.system()}, torch {package_version('torch')}")
+    print(f"{processor()}, {core_count()} cores, {platform.system()}, torch {package_version('torch')}")
     print(f"WMH phantom, {args.cases} x {args.slices} slices of 256 x 256, batch {args.batch_size}\n")
     rows = [
         ("slicing with both maps, ms a slice", slicing * 1e3, "SciPy's maps alone, one process", maps * 1e3),

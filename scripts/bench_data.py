@@ -2,16 +2,13 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from dataloader import FORMAT  # noqa: E402
-from distance import distance_maps  # noqa: E402
+from boundary_loss.distance import distance_maps
+from sliced_data.meta import FORMAT
 
 SPACING = (0.9, 0.9, 3.0)
 UNIQUE = 16

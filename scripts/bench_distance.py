@@ -7,24 +7,21 @@ in one process, in turns, the best of five (slices: of thirty; volumes of over t
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from bench_data import lesions
+from bench_metrics import GRIDS, read_masks
+from bench_metrics import lesions as volume_lesions
 from scipy import ndimage
 
+from boundary_loss.distance import distance_maps, edt, signed_distance
+from environment.provenance import package_version, processor
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from bench_data import lesions  # noqa: E402
-from bench_metrics import GRIDS, read_masks  # noqa: E402
-from bench_metrics import lesions as volume_lesions  # noqa: E402
-
-from distance import distance_maps, edt, signed_distance  # noqa: E402
-from provenance import package_version, processor  # noqa: E402
 
 
 def scipy_map(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:

@@ -7,33 +7,33 @@ import argparse
 import contextlib
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from bench import PixelNetwork, make_data
+
+import train
+from boundary_loss.metrics import intersection_and_sizes
+from dataloader import batches
+from environment.cores import core_count, use_threads
+from environment.provenance import package_version, processor
+from networks import NETWORKS
+from sliced_data.meta import read_meta
+from training.trainer import Trainer, build_trainer
+from utils import progress
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from bench import PixelNetwork, make_data  # noqa: E402
-
-import engine  # noqa: E402
-import train  # noqa: E402
-from dataloader import read_meta  # noqa: E402
-from hardware import core_count, use_threads  # noqa: E402
-from provenance import package_version, processor  # noqa: E402
-from utils import progress  # noqa: E402
 
 
-def build(data: Path, *flags: str, network: str = "unet") -> engine.Trainer:
+def build(data: Path, *flags: str, network: str = "unet") -> Trainer:
     """A trainer on the CPU as ``train.py`` with these flags builds it."""
     args = train.parse(["--data", str(data), "--out", "unused", "--device", "cpu", "--contour", "boundary", *flags])
     args.network = network
     args.precision = "fp32" if args.precision == "auto" else args.precision
-    return engine.build_trainer(args, read_meta(data), torch.device("cpu"))
+    return build_trainer(args, read_meta(data), torch.device("cpu"))
 
 
 def in_turns(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
@@ -42,7 +42,7 @@ def in_turns(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, flo
     return {name: min(found[name] for found in times[1:]) for name in runs}
 
 
-def epoch(trainer: engine.Trainer, steps: int | None = None) -> float:
+def epoch(trainer: Trainer, steps: int | None = None) -> float:
     """Milliseconds a slice of one epoch, or of its first steps."""
     trainer.new_epoch()
     order = trainer.order(0)[: None if steps is None else steps * trainer.args.batch_size]
@@ -52,14 +52,14 @@ def epoch(trainer: engine.Trainer, steps: int | None = None) -> float:
         if steps is None:
             trainer.train_epoch(0, bar)
         else:
-            for batch in engine.batches(trainer.train, order, trainer.args.batch_size, trainer.device):
+            for batch in batches(trainer.train, order, trainer.args.batch_size, trainer.device):
                 trainer.step(batch, 0, (0.99, 0.01))
     return (time.perf_counter() - start) / len(order) * 1e3
 
 
 def compare_residences(data: Path, rounds: int) -> dict[str, float]:
     """Milliseconds a slice and epoch of everything but the network, with warm files."""
-    engine.NETWORKS["pixel"] = PixelNetwork
+    NETWORKS["pixel"] = PixelNetwork
     trainers = {name: build(data, "--resident", name, network="pixel") for name in ("host", "stream")}
     return in_turns({name: lambda trainer=trainer: epoch(trainer) for name, trainer in trainers.items()}, rounds)
 
@@ -89,7 +89,8 @@ def profile(data: Path, width: int, steps: int = 6) -> dict[str, float]:
         with timed(times, "forward"):
             logits = trainer.logits(batch.image)
         with timed(times, "losses"):
-            loss = trainer.objective.weigh(trainer.objective.terms(logits, batch), (0.99, 0.01))
+            terms = trainer.objective.terms(logits, batch.label, batch.maps, batch.spacing)
+            loss = trainer.objective.weigh(terms, (0.99, 0.01))
         trainer.optimiser.zero_grad(set_to_none=True)
         with timed(times, "backward"):
             loss.backward()
@@ -98,7 +99,7 @@ def profile(data: Path, width: int, steps: int = 6) -> dict[str, float]:
         with timed(times, "Adam"):
             trainer.optimiser.step()
         with timed(times, "counts for DSC"):
-            engine.intersection_and_sizes(logits.argmax(1), batch.label, 2)
+            intersection_and_sizes(logits.argmax(1), batch.label, 2)
     return {part: statistics.median(values[2:]) for part, values in times.items()}
 
 
@@ -111,7 +112,7 @@ def validation_share(data: Path, step: float) -> float:
     epoch(trainer)
     trainer.validate((0.99, 0.01))
     predictions = trainer.network(trainer.val.image.float()).argmax(1)
-    counts = torch.stack(engine.intersection_and_sizes(predictions, trainer.val.label, 2))      # (3, N, K)
+    counts = torch.stack(intersection_and_sizes(predictions, trainer.val.label, 2))      # (3, N, K)
     start = time.perf_counter()
     trainer.volume_metrics(counts, predictions)
     metrics = 480 * (time.perf_counter() - start) * 1e3 / len(trainer.val)

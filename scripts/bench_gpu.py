@@ -16,19 +16,17 @@ import time
 from pathlib import Path
 
 import torch
+from bench_data import lesions, make_linked_data
+
+import train
+from boundary_loss.distance import edt
+from environment.devices import select_device
+from environment.provenance import package_version, processor
+from sliced_data.meta import read_meta
+from training.trainer import Trainer, build_trainer
+from utils import progress
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from bench_data import lesions, make_linked_data  # noqa: E402
-
-import engine  # noqa: E402
-import train  # noqa: E402
-from dataloader import read_meta  # noqa: E402
-from distance import edt  # noqa: E402
-from provenance import package_version, processor  # noqa: E402
-from utils import progress, select_device  # noqa: E402
 
 ROWS = {"gdl": "none", "gdl-boundary": "boundary", "gdl-hausdorff": "hausdorff"}
 SIZES = {"ISLES": {"train": 390, "val": 112, "channels": 5, "slices_a_case": 5},
@@ -40,11 +38,11 @@ def settings(args: argparse.Namespace, data: Path, out: Path, contour: str) -> l
             "--device", args.device, "--epochs", str(args.epochs), *args.train_flags.split()]
 
 
-def build(args: argparse.Namespace, data: Path, contour: str, device: torch.device) -> engine.Trainer:
+def build(args: argparse.Namespace, data: Path, contour: str, device: torch.device) -> Trainer:
     parsed = train.parse(settings(args, data, Path("unused"), contour))
     if parsed.precision == "auto":
         parsed.precision = "bf16" if device.type == "cuda" else "fp32"
-    return engine.build_trainer(parsed, read_meta(data), device)
+    return build_trainer(parsed, read_meta(data), device)
 
 
 def step_times(args: argparse.Namespace, data: Path, device: torch.device) -> dict[str, float]:

@@ -4,7 +4,6 @@ Slices of 32 x 32, sixteen files under many names: what is measured is the progr
 with a network of one 1x1 convolution. Each size runs in fresh processes. The last part trains on a set whose slices
 would fill several times the memory that the process may allocate (RLIMIT_DATA).
 """
-
 import argparse
 import json
 import platform
@@ -13,42 +12,42 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench_data import make_linked_data
+
+from environment.cores import core_count
+from environment.provenance import package_version, processor
+from utils import progress
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "scripts"))
 
-from bench_data import make_linked_data  # noqa: E402
-
-from provenance import package_version, processor  # noqa: E402
-from utils import cpu_count, progress  # noqa: E402
-
-# A process of its own. Its arguments: project, scripts, data, where slices live, width (0: one convolution), limit.
+# A process of its own. Its arguments: scripts, data, where slices live, width (0: one convolution), limit.
 CHILD = """
 import json, sys, time
 from pathlib import Path
-sys.path[:0] = sys.argv[1:3]
+sys.path.insert(0, sys.argv[1])
 import torch
 from bench import PixelNetwork
-import engine, train
-from dataloader import read_meta
+import networks, train
+from sliced_data.meta import read_meta
+from training.trainer import build_trainer
 from utils import progress
 
 def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
-engine.NETWORKS["pixel"] = PixelNetwork
-data, resident, width = Path(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+networks.NETWORKS["pixel"] = PixelNetwork
+data, resident, width = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 flags = ["--data", str(data), "--out", "unused", "--contour", "boundary", "--device", "cpu", "--resident", resident]
 args = train.parse([*flags, "--width", str(width or 1)])
 args.network, args.precision = "unet" if width else "pixel", "fp32"
-if len(sys.argv) > 6:
+if len(sys.argv) > 5:
     import resource
     used = memory("VmData")
-    resource.setrlimit(resource.RLIMIT_DATA, (used + int(sys.argv[6]), used + int(sys.argv[6])))
+    resource.setrlimit(resource.RLIMIT_DATA, (used + int(sys.argv[5]), used + int(sys.argv[5])))
 torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # what it imports is no cost of slices
 before, start = memory("VmRSS"), time.perf_counter()
-trainer = engine.build_trainer(args, read_meta(data), torch.device("cpu"))
+trainer = build_trainer(args, read_meta(data), torch.device("cpu"))
 loaded = time.perf_counter() - start
 with progress(total=0, leave=False) as bar:
     epochs = []
@@ -67,7 +66,7 @@ print(json.dumps({"load_ms": 1e3 * loaded / (count + len(trainer.val)), "epoch_m
 
 
 def measure(data: Path, resident: str, width: int = 0, limit: int | None = None) -> dict:
-    arguments = [ROOT, ROOT / "scripts", data, resident, width, *([limit] if limit else [])]
+    arguments = [ROOT / "scripts", data, resident, width, *([limit] if limit else [])]
     done = subprocess.run(
         [sys.executable, "-c", CHILD, *map(str, arguments)], capture_output=True, text=True, check=False
     )
@@ -119,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 5000, 100_000], help="training slices")
     args = parser.parse_args()
-    print(f"{processor()}, {cpu_count()} cores, {platform.system()}, torch {package_version('torch')}\n", flush=True)
+    print(f"{processor()}, {core_count()} cores, {platform.system()}, torch {package_version('torch')}\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for part in (
             lambda root: growth(root, args.sizes),

@@ -12,20 +12,18 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from bench_data import lesions
+
+from boundary_loss.distance import distance_maps, region_wise_map
+from environment.devices import select_device
+from environment.provenance import package_version, processor
+from losses import CONTOUR_LOSSES, REGION_LOSSES
+from networks import UNet
+from utils import InputError, progress, run_command, write_rows, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import pandas as pd  # noqa: E402
-from bench_data import lesions  # noqa: E402
-
-from distance import distance_maps, region_wise_map  # noqa: E402
-from losses import CONTOUR_LOSSES, REGION_LOSSES  # noqa: E402
-from networks import UNet  # noqa: E402
-from provenance import package_version, processor  # noqa: E402
-from utils import InputError, progress, run_command, select_device, write_rows, write_text  # noqa: E402
 
 SIZES = {"isles": (5, 4), "wmh": (2, 8)}  # channels, batch of Table 2
 SPACING = (0.9, 0.9)

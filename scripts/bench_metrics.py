@@ -11,7 +11,6 @@ percentile. `all four s` is `surface_metrics`: HD, both HD95s and ASSD at once.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,9 +22,7 @@ from medpy.metric import binary
 from monai.metrics import compute_hausdorff_distance
 from scipy import ndimage
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import metrics
+from boundary_loss import metrics
 
 GRIDS = {
     "ISLES": ((256, 256, 22), (0.9, 0.9, 5.0)),

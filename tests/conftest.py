@@ -2,7 +2,7 @@ import os
 
 import pytest
 import torch
-from raw_data import make_isles
+from raw_files import make_isles
 
 import preprocess
 

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from raw_data import call, isles_path, make_isles, make_wmh, save_nifti, tree
+from raw_files import call, isles_path, make_isles, make_wmh, save_nifti, tree
 
 import eval as evaluate
 import preprocess

@@ -3,11 +3,11 @@ import json
 
 import numpy as np
 import pytest
-from raw_data import call
+from raw_files import call
 from scipy import stats
 
-import comparison
 import eval as evaluate
+from reporting import comparison
 from utils import InputError
 
 HEADER = ("case_id", "class", "dsc", "hd95_mm", "hd_mm", "n_ref", "n_pred", "avd_percent")

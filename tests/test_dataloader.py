@@ -3,12 +3,13 @@ import pytest
 import torch
 
 import dataloader
-from distance import region_wise_map
+from boundary_loss.distance import region_wise_map
+from sliced_data.meta import read_meta
 from utils import InputError
 
 
 def test_slices_are_the_files_in_order(sliced):
-    meta = dataloader.read_meta(sliced)
+    meta = read_meta(sliced)
     train = dataloader.load_slices(meta, "train", maps="phi3d")
     assert len(train) == 6 and train.image.dtype == train.maps.dtype == torch.float16
     assert train.image.is_contiguous() and train.maps.is_contiguous()
@@ -23,7 +24,7 @@ def test_slices_are_the_files_in_order(sliced):
 
 
 def test_only_what_a_loss_needs_is_loaded(sliced):
-    meta = dataloader.read_meta(sliced)
+    meta = read_meta(sliced)
     assert dataloader.load_slices(meta, "val").maps is None
     with_map = dataloader.load_slices(meta, "val", maps="rrw")
     expected = np.stack([region_wise_map(label, 2, "rrw", spacing=(0.45, 0.5)) for label in with_map.label.numpy()])
@@ -42,7 +43,7 @@ def test_an_epoch_shows_each_slice_once_in_an_order_of_seed_and_epoch():
 
 
 def test_batches_are_float32_and_complete(sliced):
-    train = dataloader.load_slices(dataloader.read_meta(sliced), "train", maps="phi2d")
+    train = dataloader.load_slices(read_meta(sliced), "train", maps="phi2d")
     order = dataloader.epoch_order(6, seed=0, epoch=0)
     found = list(dataloader.batches(train, order, 4, torch.device("cpu")))
     assert [len(batch.label) for batch in found] == [4, 2]
@@ -84,14 +85,14 @@ def test_a_damaged_slice_is_named(damaged, damage, found):
     path = sorted((damaged / "train" / "image").iterdir())[2]
     damage(path)
     with pytest.raises(InputError, match=rf"{path.name}.*{found}"):
-        dataloader.load_slices(dataloader.read_meta(damaged), "train")
+        dataloader.load_slices(read_meta(damaged), "train")
 
 
 def test_a_label_beyond_the_classes_is_named(damaged):
     path = sorted((damaged / "val" / "label").iterdir())[1]
     np.save(path, np.full((32, 32), 2, np.uint8))
     with pytest.raises(InputError, match=f"{path.stem}: expected classes 0 to 1, found 2"):
-        dataloader.load_slices(dataloader.read_meta(damaged), "val")
+        dataloader.load_slices(read_meta(damaged), "val")
 
 
 def replace_text(path, old, new):
@@ -115,4 +116,4 @@ def replace_text(path, old, new):
 def test_a_damaged_description_is_named(damaged, change, found):
     change(damaged)
     with pytest.raises(InputError, match=found):
-        dataloader.load_slices(dataloader.read_meta(damaged), "val")
+        dataloader.load_slices(read_meta(damaged), "val")

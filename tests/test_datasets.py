@@ -4,9 +4,9 @@ import zipfile
 import nibabel as nib
 import numpy as np
 import pytest
-from raw_data import isles_path, make_isles, make_wmh
+from raw_files import isles_path, make_isles, make_wmh
 
-from datasets import find_cases, read_case
+from raw_data import find_cases, read_case
 from utils import InputError
 
 

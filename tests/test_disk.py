@@ -8,14 +8,14 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from raw_data import call, make_isles, tree
+from raw_files import call, make_isles, tree
 from training_runs import SMALL, assert_same_run, run
 
-import checkpoint
 import eval as evaluate
 import preprocess
 import train
 import utils
+from training import checkpoints
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_write_that_fails_anywhere_keeps_the_previous_file(sliced, tmp_path, m
 
 
 def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-    checkpoint.save_checkpoint(tmp_path / "last.pt", {"epoch": 1})
+    checkpoints.save_checkpoint(tmp_path / "last.pt", {"epoch": 1})
 
     def save(state, path):
         path.write_bytes(b"half")
@@ -94,8 +94,8 @@ def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", save)
     with pytest.raises(OSError, match=r"last.pt: could not be written: is the disk full\? \(.*704 vs 598\)$"):
-        checkpoint.save_checkpoint(tmp_path / "last.pt", {"epoch": 2})
-    assert checkpoint.load_checkpoint(tmp_path / "last.pt", torch.device("cpu")) == {"epoch": 1}
+        checkpoints.save_checkpoint(tmp_path / "last.pt", {"epoch": 2})
+    assert checkpoints.load_checkpoint(tmp_path / "last.pt", torch.device("cpu")) == {"epoch": 1}
     assert tree(tmp_path) == {"last.pt"}
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-import distance
+from boundary_loss import distance
 
 SPACINGS = {1: (2.0,), 2: (0.5, 3.0), 3: (3.0, 0.9, 1.21)}
 SHAPES = [(17,), (13, 29), (1, 20), (7, 14, 11), (1, 9, 12), (6, 1, 1)]

@@ -11,15 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from medpy.metric import binary
-from raw_data import call
+from raw_files import call
 from scipy import ndimage
 
 import eval as evaluate
-import figures
-import pictures
-import runs
-import tables
 import train
+from reporting import figures, pictures, runs, tables
 from utils import InputError
 
 SMALL = ("--width", "16", "--batch-size", "4", "--device", "cpu", "--epochs", "1")

@@ -1,19 +1,19 @@
 """Threads, compiling with a way back, deterministic algorithms, memory that is not there."""
-
 import os
 
 import pytest
 import torch
-from raw_data import call
+from raw_files import call
 from torch import nn
 from training_runs import SMALL, assert_same_run, run
 
-import engine
-import guards
-import hardware
 import train
-from dataloader import read_meta
+from environment import cores
 from losses import CONTOUR_LOSSES, REGION_LOSSES
+from sliced_data.meta import read_meta
+from training import interrupts
+from training.compilation import Compiled
+from training.trainer import Objective, Trainer, batches, build_trainer
 from utils import StoppedError
 
 
@@ -39,7 +39,7 @@ def network():
 
 def test_a_network_that_cannot_be_compiled_runs_as_it_is_after_one_warning(compile_with, network, capsys):
     compile_with(RuntimeError("no C compiler\nat all"))
-    forward, image = hardware.Compiled(network), torch.rand(1, 2, 8, 8)
+    forward, image = Compiled(network), torch.rand(1, 2, 8, 8)
     forward.eval()
     assert torch.equal(forward(image), network(image)) and torch.equal(forward(image), network(image))
     error = capsys.readouterr().err
@@ -55,7 +55,7 @@ def test_a_backward_pass_that_cannot_be_compiled_is_gone_around_too(monkeypatch,
     original, backend = torch.compile, aot_autograd(fw_compiler=lambda graph, inputs: graph, bw_compiler=refuse)
     monkeypatch.setattr(torch, "compile", lambda network, **_: original(network, backend=backend))
     image = torch.rand(2, 2, 8, 8)
-    hardware.Compiled(network)(image).sum().backward()
+    Compiled(network)(image).sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
     assert "going on without torch.compile: RuntimeError: no backward" in capsys.readouterr().err
     torch._dynamo.reset()
@@ -64,22 +64,22 @@ def test_a_backward_pass_that_cannot_be_compiled_is_gone_around_too(monkeypatch,
 def test_compiling_does_not_hide_that_memory_ran_out(compile_with, network):
     compile_with(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
     with pytest.raises(torch.OutOfMemoryError):
-        hardware.Compiled(network)(torch.rand(1, 2, 8, 8))
+        Compiled(network)(torch.rand(1, 2, 8, 8))
 
 
 def test_compiling_does_not_hide_an_error_of_the_network(network):
     with pytest.raises(RuntimeError, match="expected input.* to have 2 channels"):
-        hardware.Compiled(network)(torch.rand(1, 3, 8, 8))
+        Compiled(network)(torch.rand(1, 3, 8, 8))
 
 
 def test_a_run_that_cannot_compile_is_the_plain_one(sliced, tmp_path, compile_with, monkeypatch, capsys):
     run(sliced, tmp_path / "plain")
     compile_with(RuntimeError("no Triton"))
-    build = engine.build_trainer
+    build = build_trainer
 
     def compiled(args, meta, device):
         trainer = build(args, meta, device)
-        trainer.forward = hardware.Compiled(trainer.network)
+        trainer.forward = Compiled(trainer.network)
         return trainer
 
     monkeypatch.setattr(train, "build_trainer", compiled)
@@ -89,28 +89,28 @@ def test_a_run_that_cannot_compile_is_the_plain_one(sliced, tmp_path, compile_wi
 
 
 def test_threads_are_physical_cores_within_the_quota(tmp_path, monkeypatch):
-    monkeypatch.setattr(hardware, "cgroup_folders", lambda controller: iter([tmp_path]))
-    free = hardware.core_count()
+    monkeypatch.setattr(cores, "cgroup_folders", lambda controller: iter([tmp_path]))
+    free = cores.core_count()
     assert 1 <= free <= len(os.sched_getaffinity(0))
     (tmp_path / "cpu.max").write_text("50000 100000\n")
-    assert hardware.core_count() == 1
+    assert cores.core_count() == 1
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert hardware.core_count() == free
+    assert cores.core_count() == free
     (tmp_path / "cpu.max").unlink()
     for name, value in (("quota", "-1"), ("period", "100000")):
         (tmp_path / f"cpu.cfs_{name}_us").write_text(value)
-    assert hardware.core_count() == free
+    assert cores.core_count() == free
 
 
 def test_the_users_number_of_threads_stands(monkeypatch):
     chosen = []
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
-    hardware.use_threads()
+    cores.use_threads()
     assert chosen == []
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    hardware.use_threads()
-    assert chosen == [hardware.core_count()]
+    cores.use_threads()
+    assert chosen == [cores.core_count()]
 
 
 @pytest.fixture
@@ -155,12 +155,12 @@ def test_a_step_on_a_gpu_does_not_wait_for_it(sliced, tmp_path, resident, losses
         ["--data", str(sliced), "--out", str(tmp_path / "run"), *SMALL, "--device", "cuda", "--region", losses[0],
          "--contour", losses[1], "--resident", resident, compiled, "--precision", "bf16"]
     )
-    trainer = engine.build_trainer(args, read_meta(sliced), torch.device("cuda"))
+    trainer = build_trainer(args, read_meta(sliced), torch.device("cuda"))
     for mode in ("default", "error"):  # the first round compiles and fills the allocator's pools
         trainer.new_epoch()
         torch.cuda.set_sync_debug_mode(mode)
         try:
-            for batch in engine.batches(trainer.train, trainer.order(0), args.batch_size, trainer.device):
+            for batch in batches(trainer.train, trainer.order(0), args.batch_size, trainer.device):
                 trainer.step(batch, 0, (0.99, 0.01))
         finally:
             torch.cuda.set_sync_debug_mode("default")
@@ -179,7 +179,7 @@ def test_memory_that_ran_out_names_the_flags(sliced, tmp_path, monkeypatch, caps
     def step(*_):
         raise MEMORY[name]
 
-    monkeypatch.setattr(engine.Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "step", step)
     code = call(train, "--data", sliced, "--out", tmp_path / "run", *SMALL, monkeypatch=monkeypatch)
     error = capsys.readouterr().err
     assert code == 1 and error.count("\n") == 1
@@ -187,20 +187,20 @@ def test_memory_that_ran_out_names_the_flags(sliced, tmp_path, monkeypatch, caps
 
 
 def test_other_errors_are_not_about_memory():
-    with pytest.raises(RuntimeError, match="a bug"), guards.memory_advice("less"):
+    with pytest.raises(RuntimeError, match="a bug"), interrupts.memory_advice("less"):
         raise RuntimeError("a bug")
-    with pytest.raises(StoppedError, match="less"), guards.memory_advice("less"):
+    with pytest.raises(StoppedError, match="less"), interrupts.memory_advice("less"):
         raise MemoryError
 
 
 def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is(sliced, tmp_path, monkeypatch, capsys):
     """The square root's slope at 0 is infinite, and 0 times it not a number; the loss itself is 0."""
-    original = engine.Objective.weigh
+    original = Objective.weigh
 
     def weigh(self, terms, weights):
         return original(self, terms, weights) + (terms[0] * 0).sqrt()
 
-    monkeypatch.setattr(engine.Objective, "weigh", weigh)
+    monkeypatch.setattr(Objective, "weigh", weigh)
     arguments = ("--data", sliced, "--out", tmp_path / "run", *SMALL)
     code = call(train, *arguments, monkeypatch=monkeypatch)
     error = capsys.readouterr().err

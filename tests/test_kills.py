@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from raw_data import make_isles, tree
+from raw_files import make_isles, tree
 from training_runs import SMALL, assert_same_run, run
 
 import preprocess

@@ -11,10 +11,10 @@ import torch
 from scipy import ndimage
 from torch.nn.functional import cross_entropy, one_hot
 
-import distance
-import losses
+from boundary_loss import distance, losses
+from losses import CONTOUR_LOSSES, REGION_LOSSES
 
-ALL = {**losses.REGION_LOSSES, **losses.CONTOUR_LOSSES}
+ALL = {**REGION_LOSSES, **CONTOUR_LOSSES}
 VARIANTS = ALL | {
     "gdl-reference": partial(losses.GeneralizedDice, "reference"),
     "unet-ce-inverse": partial(losses.DistanceWeightedCrossEntropy, frequency="inverse"),
@@ -404,12 +404,12 @@ def loss(request):
 
 def test_registries_hold_the_names_of_the_design():
     region = "gdl dice ce wce unet-ce focal dice-ce dice-focal exp-log tversky focal-tversky"
-    assert set(losses.REGION_LOSSES) == set(region.split())
-    assert {"boundary", "hausdorff", "region-wise"} < set(losses.CONTOUR_LOSSES)
+    assert set(REGION_LOSSES) == set(region.split())
+    assert {"boundary", "hausdorff", "region-wise"} < set(CONTOUR_LOSSES)
     assert {name for name, of_name in ALL.items() if of_name.uses_spacing} == {"unet-ce", "hausdorff"}
-    kinds = {name: of_name.target_kind for name, of_name in losses.CONTOUR_LOSSES.items()}
+    kinds = {name: of_name.target_kind for name, of_name in CONTOUR_LOSSES.items()}
     assert (kinds["boundary"], kinds["hausdorff"], kinds["region-wise"]) == ("phi", "label", "region-wise")
-    assert {of_name.target_kind for of_name in losses.REGION_LOSSES.values()} == {"label"}
+    assert {of_name.target_kind for of_name in REGION_LOSSES.values()} == {"label"}
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 3, 3), (2, 2, 2, 3, 2)])

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = (
+    "boundary_loss", "environment", "evaluation", "raw_data", "reporting", "sliced_data", "slicing", "training",
+)
 TINY = ["SLICE_ARGS=--size 32 --val 1", "ARGS=--width 16 --epochs 2", "SEEDS=0 1"]
 
 
@@ -19,10 +22,10 @@ def project(tmp_path_factory):
     """A copy of the project whose environment is this interpreter."""
     folder = tmp_path_factory.mktemp("make") / "project"
     folder.mkdir()
-    for pattern in ("*.py", "*.mk", "*.mplstyle", "Makefile", "requirements.txt"):
+    for pattern in ("*.py", "*.mk", "Makefile", "requirements*.txt", "pyproject.toml"):
         for path in ROOT.glob(pattern):
             shutil.copy(path, folder)
-    for name in ("scripts", "published", "report_assets"):
+    for name in ("scripts", "published", *PACKAGES):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     python = folder / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)

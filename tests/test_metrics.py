@@ -10,7 +10,7 @@ from monai.metrics import compute_average_surface_distance, compute_hausdorff_di
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-import metrics
+from boundary_loss import metrics
 
 DISTANCES = (metrics.hd, metrics.hd95, metrics.hd95_max, metrics.assd)
 SPACINGS = {2: (3.0, 0.7), 3: (0.8, 0.47, 5.0)}

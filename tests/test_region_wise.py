@@ -5,8 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-import distance
-import losses
+from boundary_loss import distance, losses
 
 SHAPE = (9, 11)
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from browser import Browser, find_browser
 from PIL import Image
-from raw_data import call, make_isles
+from raw_files import call, make_isles
 
 import eval as evaluate
 import preprocess
-import report
-from dataloader import read_meta
-from report_html import script_json
+from reporting import page as report_page
+from reporting.page_html import script_json
+from sliced_data.meta import read_meta
 from utils import InputError
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -86,7 +86,7 @@ def results(finished, page, tmp_path):
 
 @pytest.fixture(scope="module")
 def page(finished):
-    return report.write_report(finished, ["gdl", "shifted"])
+    return report_page.write_report(finished, ["gdl", "shifted"])
 
 
 class Cells(HTMLParser):
@@ -150,7 +150,7 @@ def test_the_tables_have_the_numbers_of_the_files(page, finished):
 def test_curves_are_means_and_sds_over_seeds(results):
     log = results / "gdl" / "seed1" / "log.csv"
     log.write_text(log.read_text().replace("0,0.1,0.2,30", "0,0.3,0.2,nan"))
-    data_js = (report.write_report(results, ["gdl"]).parent / "data.js").read_text()
+    data_js = (report_page.write_report(results, ["gdl"]).parent / "data.js").read_text()
     train, _, hd95 = json.loads(data_js.removeprefix("window.report = ").removesuffix(";\n"))["curves"]
     (series,) = train["series"]
     assert series["mean"] == pytest.approx([0.2, 0.5, 0.6]) and series["sd"] == pytest.approx([0.02**0.5, 0, 0])
@@ -185,14 +185,14 @@ def test_pictures_and_masks_show_x_to_the_right_and_y_up(page, data):
 
 
 def test_a_report_replaces_the_older_one_whole(results, monkeypatch):
-    folder = report.write_report(results, ["gdl", "shifted"]).parent
+    folder = report_page.write_report(results, ["gdl", "shifted"]).parent
     (folder / "slices" / "99.js").touch()
-    report.write_report(results, ["gdl"])
+    report_page.write_report(results, ["gdl"])
     assert not (folder / "slices" / "99.js").exists() and "shifted" not in (folder / "index.html").read_text()
     before = (folder / "index.html").read_text()
-    monkeypatch.setattr(report, "write_case", lambda *_: 1 / 0)
+    monkeypatch.setattr(report_page, "write_case", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        report.write_report(results, ["shifted"])
+        report_page.write_report(results, ["shifted"])
     assert (folder / "index.html").read_text() == before and not list(results.glob(".report.*"))
 
 
@@ -246,7 +246,7 @@ def test_other_validation_cases_than_the_datas_are_named(results, data):
     for path in results.glob("*/*/metrics.csv"):
         change(path, cases_of(data)[0], "case_77")
     with pytest.raises(InputError, match="expected the validation cases of .*, found case_"):
-        report.write_report(results, ["gdl"])
+        report_page.write_report(results, ["gdl"])
 
 
 def test_nothing_breaks_out_of_a_script():
@@ -402,7 +402,7 @@ def test_several_classes_have_a_colour_and_a_line_of_numbers_each(browser, data,
     header, *lines = (run / "metrics.csv").read_text().splitlines()
     lines = [line.replace(",lesion,", f",{name},") for line in lines for name in ("core", "rim")]
     (run / "metrics.csv").write_text("\n".join([header, *lines, ""]))
-    browser.open(report.write_report(tmp_path / "isles", ["gdl"]))
+    browser.open(report_page.write_report(tmp_path / "isles", ["gdl"]))
     browser.until(READY)
     panel = "document.querySelectorAll('#stage .panel')[1]"
     for kind in ("reference", "prediction"):
@@ -432,7 +432,7 @@ def test_hostile_names_and_values_are_text(browser, data, tmp_path):
     root = tmp_path / "isles"
     for row, value in ((HOSTILE_NAME, HOSTILE), ("gdl", "plain")):
         write_run(root / row / "seed0", moved, metrics, dataset=HOSTILE, lr_rule=value)
-    browser.open(report.write_report(root, [HOSTILE_NAME, "gdl"]))
+    browser.open(report_page.write_report(root, [HOSTILE_NAME, "gdl"]))
     browser.until(f"{PLACE}.startsWith('\"')")
     browser.until(READY)
     browser.run("document.querySelectorAll('details').forEach(e => { e.open = true })")

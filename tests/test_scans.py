@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from raw_data import call, isles_path, make_isles, make_wmh
+from raw_files import call, isles_path, make_isles, make_wmh
 from scipy import ndimage
 from torch import nn
 
 import eval as evaluate
-import inference
 import preprocess
 import train
-from scans import find_scans, modality_in, read_scan
+from evaluation import prediction
+from evaluation.scans import find_scans, modality_in, read_scan
 from utils import InputError
 
 
@@ -96,9 +96,9 @@ def test_a_blob_comes_back_where_it_was(tmp_path, size):
     for name in ("FLAIR", "T1"):
         image = nib.load(scan / f"{name}.nii.gz")
         nib.save(nib.Nifti1Image(volume.astype(np.float32), image.affine), scan / f"{name}.nii.gz")
-    model = inference.Model(Threshold(), torch.device("cpu"), 0, "wmh", size, ("background", "wmh"), ("FLAIR", "T1"),
+    model = prediction.Model(Threshold(), torch.device("cpu"), 0, "wmh", size, ("background", "wmh"), ("FLAIR", "T1"),
                             "f", tmp_path)
-    classes, probs = inference.segment(model, find_scans("wmh", [scan.parent])[0])
+    classes, probs = prediction.segment(model, find_scans("wmh", [scan.parent])[0])
     expected = volume > volume.max() / 2
     overlap = 2 * (expected & (classes == 1)).sum() / (expected.sum() + (classes == 1).sum())
     assert probs.shape == (44, 30, 3, 2) and overlap > 0.93
@@ -282,7 +282,7 @@ def test_a_run_is_loaded_without_its_data(isles_run, tmp_path):
     run = shutil.copytree(isles_run / "run", tmp_path / "run")
     config = run / "config.json"
     config.write_text(config.read_text().replace(str(isles_run), "/gone"))
-    assert inference.load_model(run, "best", torch.device("cpu")).class_names == ("background", "lesion")
+    assert prediction.load_model(run, "best", torch.device("cpu")).class_names == ("background", "lesion")
     config.write_text(config.read_text().replace('"dataset": "isles"', '"dataset": "busi"'))
     with pytest.raises(InputError, match="found busi"):
-        inference.load_model(run, "best", torch.device("cpu"))
+        prediction.load_model(run, "best", torch.device("cpu"))

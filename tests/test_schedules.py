@@ -2,7 +2,7 @@
 
 import pytest
 
-import schedules
+from boundary_loss import schedules
 
 EPOCHS = range(100)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dataloader import load_slices, read_meta
+from dataloader import load_slices
+from sliced_data.meta import read_meta
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from significance import bootstrap_interval, holm, permutation_test
+from reporting.statistics import bootstrap_interval, holm, permutation_test
 
 ALTERNATIVES = ("two-sided", "greater", "less")
 

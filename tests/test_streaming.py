@@ -1,5 +1,4 @@
 """Slices read from the disk at every step: the same batches, in bounded memory, and damage is named in time."""
-
 import os
 import shutil
 import subprocess
@@ -12,9 +11,9 @@ import torch
 from training_runs import assert_same_run, run
 
 import dataloader
-import hardware
-import streaming
 import train
+from environment import memory
+from sliced_data.meta import read_meta
 from utils import InputError
 
 CPU = torch.device("cpu")
@@ -22,8 +21,8 @@ MAPS = [(None, None), ("phi2d", None), ("phi3d", "paper"), ("phi2d", "reference"
 
 
 def opened(data, resident, maps=None, convention=None, device=CPU):
-    meta = dataloader.read_meta(data)
-    return streaming.open_parts(meta, maps=maps, convention=convention, resident=resident, device=device)
+    meta = read_meta(data)
+    return dataloader.open_parts(meta, maps=maps, convention=convention, resident=resident, device=device)
 
 
 def all_batches(slices, device=CPU):
@@ -45,7 +44,7 @@ def assert_same_batches(one, other):
 @pytest.mark.parametrize(("maps", "convention"), MAPS)
 def test_streamed_batches_are_the_resident_ones_in_the_same_order(sliced, maps, convention):
     parts = [opened(sliced, resident, maps, convention) for resident in ("host", "stream")]
-    assert type(parts[1][0]) is streaming.StreamedSlices
+    assert type(parts[1][0]) is dataloader.StreamedSlices
     assert_same_batches(*(all_batches(train) for train, _ in parts))
     (_, val), (_, streamed) = parts
     assert torch.equal(val.label, streamed.label) and list(val.case_ranges()) == list(streamed.case_ranges())
@@ -166,15 +165,15 @@ def test_prefetching_ends_with_its_reader():
     ],
 )
 def test_auto_takes_the_first_place_with_room(monkeypatch, device, free, available, chosen):
-    monkeypatch.setattr(streaming, "free_memory", lambda device: free)
-    monkeypatch.setattr(streaming, "available_memory", lambda: available)
-    assert streaming.choose_residence(100, torch.device(device)) == chosen
+    monkeypatch.setattr(dataloader, "free_memory", lambda device: free)
+    monkeypatch.setattr(dataloader, "available_memory", lambda: available)
+    assert dataloader.choose_residence(100, torch.device(device)) == chosen
 
 
 def test_auto_counts_what_is_loaded(sliced, monkeypatch):
     size = 6 * 32 * 32 * (5 * 2 + 1 + 2 * 4) + 3 * 32 * 32 * (5 * 2 + 1 + 2 * 4)
     asked = []
-    monkeypatch.setattr(streaming, "choose_residence", lambda size, device: asked.append(size) or "host")
+    monkeypatch.setattr(dataloader, "choose_residence", lambda size, device: asked.append(size) or "host")
     train, val = opened(sliced, "auto", "rrw")
     assert asked == [size]
     held = [t for part in (train, val) for t in (part.image, part.label, part.maps)]
@@ -185,13 +184,13 @@ def test_memory_is_bounded_by_the_control_group(tmp_path, monkeypatch):
     values = {"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "anon 500\ninactive_file 150\n"}
     for name, text in values.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(hardware, "cgroup_folders", lambda controller: iter([tmp_path]))
-    assert hardware.available_memory() == 450
+    monkeypatch.setattr(memory, "cgroup_folders", lambda controller: iter([tmp_path]))
+    assert memory.available_memory() == 450
     (tmp_path / "memory.max").write_text("max\n")
-    monkeypatch.setattr(hardware, "meminfo", lambda name: 123456)
-    assert hardware.available_memory() == 123456
+    monkeypatch.setattr(memory, "meminfo", lambda name: 123456)
+    assert memory.available_memory() == 123456
     monkeypatch.undo()
-    assert hardware.meminfo("MemAvailable") > 2**20 and hardware.available_memory() > 0
+    assert memory.meminfo("MemAvailable") > 2**20 and memory.available_memory() > 0
 
 
 LIMITED = """

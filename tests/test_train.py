@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 from medpy.metric import binary
-from raw_data import call
+from raw_files import call
 from training_runs import SMALL, assert_same_run, run, same
 
 import dataloader
-import engine
-import inference
-import rates
-import session
-import slicefiles
 import train
-from losses import Boundary, GeneralizedDice
+from boundary_loss.losses import Boundary, GeneralizedDice
+from evaluation.prediction import load_model
+from sliced_data import slices
+from sliced_data.meta import read_meta
+from sliced_data.slices import Case
+from training import lr_rules, session
+from training.trainer import build_trainer, slice_dsc
 from utils import InputError, StoppedError
 
 
@@ -54,8 +55,8 @@ def test_the_logged_validation_is_that_of_independent_code(sliced, tmp_path):
     """The last epoch's figures, computed again from the checkpoint with medpy and the losses themselves."""
     flags = ("--contour", "boundary", "--alpha", "constant", "--epochs", "20", "--batch-size", "2", "--seed", "1")
     row = run(sliced, tmp_path / "run", *flags)[-1]
-    model = inference.load_model(tmp_path / "run", "last", torch.device("cpu"))
-    val = dataloader.load_slices(dataloader.read_meta(model.data), "val", maps="phi2d")
+    model = load_model(tmp_path / "run", "last", torch.device("cpu"))
+    val = dataloader.load_slices(read_meta(model.data), "val", maps="phi2d")
     with torch.no_grad():
         logits = model.network(val.image.float())
     prediction, reference = logits.argmax(1).numpy() == 1, val.label.numpy() == 1
@@ -156,7 +157,7 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_slices(sliced, tmp_path,
 
 
 def test_learning_rate_is_halved_at_the_twentieth_epoch_without_gain(sliced, tmp_path):
-    trainer = engine.build_trainer(parse(sliced, tmp_path / "run"), dataloader.read_meta(sliced), torch.device("cpu"))
+    trainer = build_trainer(parse(sliced, tmp_path / "run"), read_meta(sliced), torch.device("cpu"))
     rates = []
     for score in [0.5, *[0.4] * 19, 0.5, 0.4]:
         trainer.rate.step(score)
@@ -167,7 +168,7 @@ def test_learning_rate_is_halved_at_the_twentieth_epoch_without_gain(sliced, tmp
 
 def test_slice_dsc_counts_empty_slices_as_one():
     counts = torch.tensor([[[8, 2], [10, 0]], [[9, 3], [10, 0]], [[8, 2], [10, 0]]])
-    assert engine.slice_dsc(counts) == pytest.approx((2 * 2 / 5 + 1) / 2)
+    assert slice_dsc(counts) == pytest.approx((2 * 2 / 5 + 1) / 2)
 
 
 def test_stopped_error_is_not_bad_input():
@@ -176,7 +177,7 @@ def test_stopped_error_is_not_bad_input():
 
 def test_the_reference_learning_rate_rule():
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    rule = rates.ReferenceRate(optimiser)
+    rule = lr_rules.ReferenceRate(optimiser)
     halved = []
     for epoch in range(70):
         before = optimiser.param_groups[0]["lr"]
@@ -213,7 +214,7 @@ def test_a_run_of_the_reference_protocol(sliced, tmp_path):
 
 @pytest.mark.parametrize("maps", ["phi2d", "phi3d"])
 def test_reference_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path, maps):
-    from raw_data import make_isles
+    from raw_files import make_isles
 
     import preprocess
 
@@ -235,11 +236,11 @@ def test_reference_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path
                 convention,
             ]
         )
-        meta = dataloader.read_meta(tmp_path / convention)
+        meta = read_meta(tmp_path / convention)
         loaded.append(dataloader.load_slices(meta, "train", maps=maps, convention="reference").maps)
     stored = dataloader.load_slices(meta, "train", maps=maps).maps
     assert torch.equal(loaded[0], stored) and torch.equal(loaded[1], stored)
-    paper = dataloader.load_slices(dataloader.read_meta(tmp_path / "paper"), "train", maps=maps).maps
+    paper = dataloader.load_slices(read_meta(tmp_path / "paper"), "train", maps=maps).maps
     assert not torch.equal(paper, stored)
 
 
@@ -293,7 +294,7 @@ def test_a_longer_run_says_so_and_keeps_files_that_are_not_its_own(sliced, tmp_p
 def test_going_on_keeps_the_optimiser_of_the_device(sliced, tmp_path):
     run(sliced, tmp_path / "run", "--epochs", "1")
     arguments = ["--data", str(sliced), "--out", str(tmp_path / "run"), *SMALL, "--precision", "fp32"]
-    trainer = engine.build_trainer(train.parse(arguments), dataloader.read_meta(sliced), torch.device("cpu"))
+    trainer = build_trainer(train.parse(arguments), read_meta(sliced), torch.device("cpu"))
     trainer.optimiser.defaults["fused"] = True  # as on CUDA; the run was saved without
     session.restore(trainer, tmp_path / "run" / "last.pt")
     assert all(group["fused"] for group in trainer.optimiser.param_groups)
@@ -317,10 +318,10 @@ def test_squared_distances_do_not_overflow(tmp_path):
     """A lesion in one corner of 300 mm: squared distances beyond float16."""
     label = torch.zeros(1, 64, 64, dtype=torch.uint8)
     label[0, 0, 0] = 1
-    case = dataloader.Case("1", "train", 1, (5.0, 5.0, 5.0))
+    case = Case("1", "train", 1, (5.0, 5.0, 5.0))
     stored = {"label": ((64, 64), np.dtype(np.uint8))}
-    layout = slicefiles.Layout(tmp_path, (case,), ("1_0000",), stored, "hausdorff", None, 2)
+    layout = slices.Layout(tmp_path, (case,), ("1_0000",), stored, "hausdorff", None, 2)
     shape, dtype = layout.computed
     maps = torch.from_numpy(np.empty((1, *shape), dtype))
-    slicefiles.compute_maps(layout, case, label.numpy(), out=maps.numpy())
+    slices.compute_maps(layout, case, label.numpy(), out=maps.numpy())
     assert torch.isfinite(maps).all() and float(maps.max()) == pytest.approx(2 * (63 * 5.0) ** 2, rel=1e-4)

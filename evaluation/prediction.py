@@ -1,0 +1,106 @@
+"""A trained run at work: its network, the classes of sliced images, the mask of a scan on the scan's own grid."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dataloader import Slices, batches
+from evaluation.scans import Scan, read_scan
+from networks import NETWORKS
+from raw_data import DATASETS
+from slicing.resampling import resample, scale
+from training.checkpoints import load_checkpoint
+from utils import InputError, read_json, read_rows
+
+
+@dataclass(frozen=True)
+class Model:
+    """A run's network at its best or last epoch, on its device, and what it was trained on."""
+
+    network: nn.Module
+    device: torch.device
+    epoch: int
+    dataset: str
+    size: int
+    class_names: tuple[str, ...]
+    modalities: tuple[str, ...]
+    fingerprint: str
+    data: Path
+
+
+def load_model(folder: Path, checkpoint: str, device: torch.device) -> Model:
+    """The model of a finished run, from its config.json and checkpoint alone.
+
+    ``InputError`` where one is missing, damaged or does not fit the other, or where epochs are still to be trained.
+    """
+    path = folder / "config.json"
+    config = read_json(path)
+    try:
+        settings, meta = config["settings"], config["meta"]
+        network = NETWORKS[settings["network"]](
+            len(meta["modalities"]), len(meta["class_names"]), width=settings["width"]
+        )
+        described = {
+            "dataset": meta["dataset"], "size": int(meta["size"]), "class_names": tuple(meta["class_names"]),
+            "modalities": tuple(meta["modalities"]), "fingerprint": settings["data_fingerprint"],
+            "data": Path(config["data"]),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: expected the settings of a run, found {error!r}") from None
+    if described["dataset"] not in DATASETS:
+        raise InputError(f"{path}: expected a data set of {', '.join(DATASETS)}, found {described['dataset']}")
+    state = load_checkpoint(folder / f"{checkpoint}.pt", device)
+    try:
+        network.load_state_dict(state["model"])
+        epoch = int(state["epoch"])
+    except (KeyError, RuntimeError):
+        raise InputError(f"{folder / checkpoint}.pt: expected the weights of its config.json, found others") from None
+    check_finished(folder, settings.get("epochs"))
+    return Model(network.to(device, memory_format=torch.channels_last).eval(), device, epoch, **described)
+
+
+def check_finished(folder: Path, epochs: int | None) -> None:
+    """``InputError`` unless every epoch was trained: metrics.csv says to ``make`` that a run is finished."""
+    done = len(read_rows(folder / "log.csv", ("epoch",)))
+    if done != epochs:
+        raise InputError(f"{folder}: expected a finished run of {epochs} epochs, found {done}; --resume it")
+
+
+@torch.no_grad()
+def predict_cases(model: Model, slices: Slices, batch_size: int = 8) -> Iterator[Tensor]:
+    """Logits (Z, K, size, size) float32 of each case of ``slices``, in their order, on the model's device."""
+    waiting: list[Tensor] = []
+    found = batches(slices, torch.arange(len(slices)), batch_size, model.device)
+    for case, _ in slices.case_ranges():
+        while sum(map(len, waiting)) < case.n_slices:
+            waiting.append(model.network(next(found).image).float())
+        logits = torch.cat(waiting)
+        waiting = [logits[case.n_slices :]]
+        yield logits[: case.n_slices]
+
+
+def native_probabilities(logits: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Softmax (Z, K, X, Y) on the scan's own slices of logits (Z, K, size, size)."""
+    return resample(logits.softmax(dim=1), shape)
+
+
+@torch.no_grad()
+def segment(model: Model, scan: Scan, batch_size: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Classes (X, Y, Z) uint8 and probabilities (X, Y, Z, K) float32 of a scan, on its own grid.
+
+    As in training: each volume scaled to [0, 1], slices resized to the run's size and rounded to float16.
+    """
+    image, _ = read_scan(scan)
+    slices = torch.from_numpy(scale(image)).permute(3, 0, 1, 2)                              # (Z, C, X, Y)
+    size, shape = (model.size, model.size), tuple(image.shape[1:3])
+    probs = []
+    for part in slices.split(batch_size):
+        part = resample(part, size).half().to(model.device).float()                         # (B, C, size, size)
+        logits = model.network(part.contiguous(memory_format=torch.channels_last)).float()
+        probs.append(native_probabilities(logits, shape).cpu())                              # (B, K, X, Y)
+    found = torch.cat(probs).permute(2, 3, 0, 1)                                             # (X, Y, Z, K)
+    return found.argmax(-1).byte().numpy(), found.numpy()

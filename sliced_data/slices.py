@@ -1,0 +1,122 @@
+"""The files of one part of a sliced data set: which there are, how one is read and checked, which maps are missing."""
+
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boundary_loss.distance import distance_maps, region_wise_map
+from utils import InputError
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of cases.csv that the loader needs; spacing of the sliced grid in mm, in array-axis order."""
+
+    case_id: str
+    split: str
+    n_slices: int
+    spacing: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one part (train or val) of a data set consists of."""
+
+    folder: Path
+    cases: tuple[Case, ...]
+    names: tuple[str, ...]          # of its slices, in the order of the cases
+    stored: dict[str, tuple[tuple[int, ...], np.dtype]]     # kind -> shape and dtype of one slice
+    maps: str | None                # "phi2d", "phi3d", one of the region-wise kinds, or None
+    convention: str | None          # of signed distances, where it is not that of the stored ones
+    classes: int
+
+    @property
+    def computed(self) -> tuple[tuple[int, ...], np.dtype] | None:
+        """Shape and dtype of one slice's map where it is not on the disk; squared distances are beyond float16."""
+        if self.maps is None or self.maps in self.stored:
+            return None
+        dtype = np.float16 if self.maps.startswith("phi") else np.float32
+        return (self.classes, *self.stored["label"][0]), np.dtype(dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that all slices fill."""
+        arrays = [*self.stored.values(), *([self.computed] if self.computed else [])]
+        return len(self.names) * sum(math.prod(shape) * dtype.itemsize for shape, dtype in arrays)
+
+    def path(self, kind: str, index: int) -> Path:
+        return self.folder / kind / f"{self.names[index]}.npy"
+
+    def spacing(self) -> Tensor:
+        """In-plane spacing (N, 2) in mm of every slice."""
+        rows = [case.spacing[:2] for case in self.cases for _ in range(case.n_slices)]
+        return torch.tensor(rows, dtype=torch.float32)
+
+    def case_ranges(self) -> Iterator[tuple[Case, slice]]:
+        """Each case with its place along N."""
+        start = 0
+        for case in self.cases:
+            yield case, slice(start, start + case.n_slices)
+            start += case.n_slices
+
+
+def compute_maps(layout: Layout, case: Case, label: np.ndarray, out: np.ndarray) -> None:
+    """Fill ``out`` (Z, K, H, W) with maps that are not on the disk; label (Z, H, W), whole for phi3d."""
+    classes, maps, convention = layout.classes, layout.maps, layout.convention
+    if maps == "phi3d":
+        spacing = (case.spacing[2], *case.spacing[:2])
+        out[...] = distance_maps(label, classes, spacing, convention=convention).swapaxes(0, 1)
+        return
+    for z, one in enumerate(label):
+        if maps == "phi2d":
+            out[z] = distance_maps(one, classes, case.spacing[:2], convention=convention)
+        else:
+            out[z] = region_wise_map(one, classes, maps, spacing=case.spacing[:2])
+
+
+@cache
+def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """The bytes before the values in a file that ``np.save`` writes."""
+    file = io.BytesIO()
+    description = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, description)
+    return file.getvalue()
+
+
+def read_slice(layout: Layout, kind: str, index: int, out: np.ndarray) -> None:
+    """Read one .npy file into ``out`` (contiguous), checked against its shape and dtype and for its values."""
+    path, header = layout.path(kind, index), npy_header(out.shape, out.dtype)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            # np.load would read the same bytes into an array of its own; it is left the files that look otherwise.
+            whole = file.read(len(header)) == header and file.readinto(out) == out.nbytes
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable slice, found {error}") from None
+    if not whole:
+        load_other(path, out)
+    if kind == "label":
+        if out.max() >= layout.classes:
+            found = f"{out.max()} in {path.parent}"
+            raise InputError(f"{layout.names[index]}: expected classes 0 to {layout.classes - 1}, found {found}")
+    elif (out.view(np.uint16) & 0x7FFF).max() >= 0x7C00:
+        # float16 with every bit of the exponent set; a tenth of np.isfinite's time.
+        raise InputError(f"{path}: expected finite values, found NaN or infinity")
+
+
+def load_other(path: Path, out: np.ndarray) -> None:
+    """Read a file that does not begin as ``np.save`` writes it today, or say what is wrong with it."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: expected a readable slice, found {error}") from None
+    if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (out.shape, out.dtype):
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise InputError(f"{path}: expected {out.dtype} of shape {out.shape}, found {found}")
+    out[...] = array
