@@ -16,34 +16,35 @@ DEVICE ?= auto
 ARGS ?=
 SLICE_ARGS ?=
 EVAL_ARGS ?=
+DATA ?= data
+RESULTS ?= results
+RAW ?=
 # Lesion masks (NIfTI) for make bench; without them it makes its own.
 MASKS ?=
-RAW ?=
 
 # OpenMP's threads give up waiting early: under -j, threads that spin take the cores from those that work.
 export GOMP_SPINCOUNT ?= 2000
 
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-ROWS := $(sort $(patsubst ROW_%,%,$(filter ROW_%,$(.VARIABLES))))
-TABLES := $(sort $(patsubst TABLE_%,%,$(filter TABLE_%,$(.VARIABLES))))
+# Only what experiments.mk defines is a row or a table, not what the environment happens to have.
+defined = $(sort $(foreach v,$(filter $(1)_%,$(.VARIABLES)),$(if $(filter file,$(origin $(v))),$(v:$(1)_%=%))))
+ROWS := $(call defined,ROW)
+TABLES := $(call defined,TABLE)
+# For the figures, which draw the rows that are finished in the order of the tables.
+ORDER := $(foreach table,$(TABLES),--table $(table) $(TABLE_$(table)))
 DEMO_ROWS := gdl gdl-boundary
 # Three seeds are for tables; the demo shows one unless told otherwise.
 DEMO_SEEDS := $(if $(filter file,$(origin SEEDS)),0,$(SEEDS))
 
+# Raw data of a data set: $(call raw,isles). The demos' are generated, wherever RAW is.
+raw = $(if $(filter %-demo,$(1)),$(DATA)/raw/$(1),$(or $(RAW),$(DATA)/raw/$(1)))
 # The metrics of a row of a data set, all seeds: $(call metrics,isles,gdl)
-metrics = $(foreach seed,$(SEEDS),results/$(1)/$(2)/seed$(seed)/metrics.csv)
-unique = $(if $(1),$(firstword $(1)) $(call unique,$(filter-out $(firstword $(1)),$(1))))
-# The rows of a data set that have a finished run of a seed, in the order of the tables: $(call finished,isles,*)
-finished = $(strip $(foreach row,$(call unique,$(TABLE_table1) $(TABLE_table3) $(TABLE_midl) $(ROWS)),$(if $(wildcard results/$(1)/$(row)/seed$(2)/metrics.csv),$(row))))
-# A figure of the finished rows, or one a table where one figure cannot tell them apart: $(call draw,isles,curves,*,<flags>)
-draw = $(if $(word 15,$(call finished,$(1),$(3))),\
-  $(foreach table,$(TABLES),$(call figure,$(1),$(2),$(filter $(call finished,$(1),$(3)),$(TABLE_$(table))),$(2)-$(table),$(4))),\
-  $(call figure,$(1),$(2),$(or $(call finished,$(1),$(3)),gdl),$(2),$(4)))
-figure = $(if $(3),$(PY) eval.py $(2) results/$(1) --rows $(3) --name $(4) $(5);)
+metrics = $(foreach seed,$(SEEDS),$(RESULTS)/$(1)/$(2)/seed$(seed)/metrics.csv)
+# Arguments of a table: $(call outputs,<data set>,<table>,<name of the output>)
+outputs = $(RESULTS)/$(1) --rows $(TABLE_$(2)) --name $(3) --seeds $(SEEDS) $(FLAGS_$(2))
 # Whether a table has the baseline, so that its other rows are tested against it.
 tested = $(filter $(BASELINE),$(TABLE_$(1)))
-outputs = results/$(1) --rows $(TABLE_$(2)) --name $(3) --seeds $(SEEDS) $(FLAGS_$(2))
 # The rows and tables of a data set among the goals: figures beside them wait for them under -j.
 wanted = $(filter $(addprefix $(1)-,$(ROWS) $(TABLES)),$(MAKECMDGOALS))
 
@@ -60,20 +61,27 @@ help: ## every target, one line each
 	  '<data set>-report' 'a page of all runs that exist: tables, curves, slices to leaf through'
 	@printf '\ndata sets: %s\nrows:      %s\n' '$(DATASETS)' '$(ROWS)' | fold -s -w 110
 	@printf '\n'; printf '%s\n' 'variables: SEEDS="0 1 2"  RAW=<folder of the raw data>  ARGS="<flags of train.py>"  SLICE_ARGS="<flags of preprocess.py>"' \
-	  '           EVAL_ARGS="<flags of eval.py run>"  BASELINE=gdl  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>'
+	  '           EVAL_ARGS="<flags of eval.py run>"  BASELINE=gdl  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>' \
+	  '           DATA=<folder of the slices>  RESULTS=<folder of the runs>: other folders keep variants side by side'
 
 .PHONY: setup
-setup: $(READY) ## .venv with the pinned requirements
+setup: $(READY) ## .venv with the pinned requirements and the library, editable
 
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 $(READY): requirements.txt requirements-test.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-test.txt
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PIP) -r requirements.txt -r requirements-test.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
 .PHONY: test
-test: | $(READY) ## the whole test suite
+test: | $(READY) ## the whole test suite, on all cores
 	$(PY) -m pytest -q -n auto tests
+
+.PHONY: lint
+lint: | $(READY) ## style and types
+	$(PY) -m ruff check .
+	$(PY) -m mypy
 
 .PHONY: bench
 bench: | $(READY) ## speed, as ratios measured in one run
@@ -84,89 +92,100 @@ bench: | $(READY) ## speed, as ratios measured in one run
 	$(PY) scripts/bench_metrics.py $(if $(MASKS),--masks "$(MASKS)")
 
 .PHONY: table2
-table2: | $(READY) ## time of a step with each loss, in the form of Table 2, on the device at hand
+table2: | $(READY) ## time of a step with each loss, in the form of Table 2, on this machine's device
 	$(PY) scripts/bench_losses.py --device $(DEVICE)
 
+DEMO := $(RESULTS)/isles-demo
 .PHONY: demo
-demo: results/isles-demo/demo.md results/isles-demo/demo-curves.pdf results/isles-demo/demo-pictures.pdf ## the whole pipeline on a generated phantom: two rows, table, curves, picture
+demo: $(DEMO)/demo.md $(DEMO)/demo-curves.pdf $(DEMO)/demo-pictures.pdf ## the whole pipeline on a generated phantom: two rows, table, curves, picture
 	@cat $<
-	@printf 'curves:  results/isles-demo/demo-curves.png\npicture: results/isles-demo/demo-pictures.png\n'
+	@printf 'curves:  $(DEMO)/demo-curves.png\npicture: $(DEMO)/demo-pictures.png\n'
 
-DEMO_METRICS := $(foreach row,$(DEMO_ROWS),$(foreach seed,$(DEMO_SEEDS),results/isles-demo/$(row)/seed$(seed)/metrics.csv))
+DEMO_METRICS := $(foreach row,$(DEMO_ROWS),$(foreach seed,$(DEMO_SEEDS),$(DEMO)/$(row)/seed$(seed)/metrics.csv))
 
-results/isles-demo/demo.md: $(DEMO_METRICS)
-	$(PY) eval.py table results/isles-demo --rows $(DEMO_ROWS) --name demo > /dev/null
+$(DEMO)/demo.md: $(DEMO_METRICS)
+	$(PY) eval.py table $(DEMO) --rows $(DEMO_ROWS) --name demo > /dev/null
 
-results/isles-demo/demo-curves.pdf: $(DEMO_METRICS)
-	$(PY) eval.py curves results/isles-demo --rows $(DEMO_ROWS) --name demo-curves > /dev/null
+$(DEMO)/demo-curves.pdf: $(DEMO_METRICS)
+	$(PY) eval.py curves $(DEMO) --rows $(DEMO_ROWS) --name demo-curves > /dev/null
 
-results/isles-demo/demo-pictures.pdf: $(DEMO_METRICS)
-	$(PY) eval.py pictures results/isles-demo --rows $(DEMO_ROWS) --name demo-pictures > /dev/null
+$(DEMO)/demo-pictures.pdf: $(DEMO_METRICS)
+	$(PY) eval.py pictures $(DEMO) --rows $(DEMO_ROWS) --name demo-pictures > /dev/null
 
 .PHONY: clean
 clean: ## remove the generated data sets, their results and caches; never real data, runs or the environment
-	rm -rf data/raw/*-demo data/raw/.*-demo.partial data/*-demo data/.*.partial results/*-demo .pytest_cache __pycache__ */__pycache__
+	rm -rf $(foreach d,$(filter %-demo,$(DATASETS)),data/raw/$(d) data/raw/.$(d).partial data/$(d) data/.$(d).partial data/.$(d).options results/$(d))
+	rm -rf .pytest_cache .mypy_cache .ruff_cache __pycache__ */__pycache__ */*/__pycache__
 
 # Phantoms: raw data in the real layouts. The folder gets its name when it is whole.
-data/raw/%-demo: | $(READY)
-	rm -rf data/raw/.$*-demo.partial
-	$(PY) scripts/phantom.py $* --out data/raw/.$*-demo.partial
-	mv data/raw/.$*-demo.partial $@
+$(DATA)/raw/%-demo: | $(READY)
+	rm -rf $(DATA)/raw/.$*-demo.partial
+	$(PY) scripts/phantom.py $* --out $(DATA)/raw/.$*-demo.partial
+	mv $(DATA)/raw/.$*-demo.partial $@
 
-# $(call dataset,D): the sliced data set D, its tables and its figures.
+# What was asked for is kept beside what was made. Where it changes, the commands are asked (--check) whether what is
+# there was made with these options; if not they say so and exit with 2, and nothing passes in silence.
+KEEP = mkdir -p $(@D); printf '%s\n' "$$ASKED" | cmp -s - $@ || printf '%s\n' "$$ASKED" > $@
+.PHONY: FORCE
+FORCE:
+
+# The seeds and the baseline of the last make: where they change, tables are made anew, and only then.
+$(RESULTS)/.choices: export ASKED = $(SEEDS) $(BASELINE)
+$(RESULTS)/.choices: FORCE
+	@$(KEEP)
+
+# The commands give their results a name when they are whole: nothing is half-written for make to delete.
+.PRECIOUS: $(DATA)/%/meta.json $(RESULTS)/%/metrics.csv
+
+# $(call dataset,D): the sliced data set D and its figures.
 define dataset
 .PHONY: $(1)-data $(1)-curves $(1)-pictures $(1)-figures $(1)-report
-$(1)-data: data/$(1)/meta.json
+$(1)-data: $(DATA)/$(1)/meta.json
 
-# preprocess.py gives the folder its name when it is whole; order-only, because it refuses to slice over an old one.
-data/$(1)/meta.json: | $(READY) $(if $(filter %-demo,$(1)),data/raw/$(1))
-	$$(PY) preprocess.py $(1) --source "$(if $(filter %-demo,$(1)),data/raw/$(1),$$(or $$(RAW),data/raw/$(1)))" --dest data/$(1) $$(SLICE_$(1)) $$(SLICE_ARGS)
+$(DATA)/.$(1).options: export ASKED = $$(SLICE_$(1)) $$(SLICE_ARGS) --source $$(call raw,$(1))
+$(DATA)/.$(1).options: FORCE
+	@$$(KEEP)
 
-$(1)-curves: | $(READY) $(call wanted,$(1))
-	@$$(call draw,$(1),curves,*,)
+$(DATA)/$(1)/meta.json: $(DATA)/.$(1).options | $(READY) $(if $(filter %-demo,$(1)),$(DATA)/raw/$(1))
+	$$(PY) preprocess.py $(1) --source "$$(call raw,$(1))" --dest $$(@D) $$(SLICE_$(1)) $$(SLICE_ARGS) $$(if $$(wildcard $$@),--check)
+	@touch $$@
 
-$(1)-pictures: | $(READY) $(call wanted,$(1))
-	@$$(call draw,$(1),pictures,$$(firstword $$(SEEDS)),--seed $$(firstword $$(SEEDS)) --baseline $$(BASELINE))
+$(1)-curves $(1)-pictures $(1)-report: $(1)-%: | $(READY) $(call wanted,$(1))
+	@$$(PY) eval.py $$* $(RESULTS)/$(1) $$(ORDER) $$(if $$(filter curves,$$*),,--baseline $$(BASELINE))
 
-$(1)-figures: $(1)-curves $(1)-pictures | $(READY) $(call wanted,$(1))
-	@$$(call draw,$(1),boxes,*,)
-	@$$(call figure,$(1),maps,$$(firstword $$(call finished,$(1),*)),maps,)
-	@$$(call figure,$(1),shares,$$(firstword $$(call finished,$(1),*)),shares,)
-
-$(1)-report: | $(READY) $(call wanted,$(1))
-	@$$(PY) eval.py report results/$(1) --rows $$(or $$(call finished,$(1),*),gdl) --baseline $$(BASELINE)
+$(1)-figures: | $(READY) $(call wanted,$(1))
+	@$$(PY) eval.py figures $(RESULTS)/$(1) $$(ORDER) --baseline $$(BASELINE)
 
 $(1)-%:
 	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(TABLES), found $$*" >&2; exit 2
 endef
 
-# Holds the seeds and the baseline of the last make: where they change, tables are made anew, and only then.
-results/.choices: FORCE
-	@mkdir -p results; printf '%s\n' "$(SEEDS) $(BASELINE)" | cmp -s - $@ || printf '%s\n' "$(SEEDS) $(BASELINE)" > $@
-.PHONY: FORCE
-FORCE:
-
-# $(call row,D,R): the runs of row R on data set D. A killed run goes on where it stopped; metrics.csv comes last.
+# $(call row,D,R): the runs of row R on data set D. A killed run resumes where it stopped; metrics.csv comes last.
 define row
 .PHONY: $(1)-$(2)
-$(1)-$(2): results/$(1)/$(2).md
+$(1)-$(2): $(RESULTS)/$(1)/$(2).md
 	@cat $$<
 
-results/$(1)/$(2).md: $$(call metrics,$(1),$(2)) results/.choices
-	@$$(PY) eval.py table results/$(1) --rows $(2) --name $(2) --seeds $$(SEEDS) $$(FLAGS_$(2)) > /dev/null
+$(RESULTS)/$(1)/$(2).md: $$(call metrics,$(1),$(2)) $(RESULTS)/.choices
+	@$$(PY) eval.py table $(RESULTS)/$(1) --rows $(2) --name $(2) --seeds $$(SEEDS) $$(FLAGS_$(2)) > /dev/null
 
-results/$(1)/$(2)/seed%/metrics.csv: | $(READY) data/$(1)/meta.json
-	$$(PY) train.py --data data/$(1) --out $$(@D) $$(ROW_$(2)) $$(TRAIN_$(1)) --seed $$* --device $$(DEVICE) --resume $$(ARGS)
-	$$(PY) eval.py run $$(@D) --device $$(DEVICE) $$(EVAL_ARGS)
+$(RESULTS)/$(1)/$(2)/.options: export ASKED = $$(ROW_$(2)) $$(TRAIN_$(1)) $$(ARGS); $$(EVAL_ARGS)
+$(RESULTS)/$(1)/$(2)/.options: FORCE
+	@$$(KEEP)
+
+$(RESULTS)/$(1)/$(2)/seed%/metrics.csv: $(RESULTS)/$(1)/$(2)/.options $(DATA)/$(1)/meta.json | $(READY)
+	$$(PY) train.py --data $(DATA)/$(1) --out $$(@D) $$(ROW_$(2)) $$(TRAIN_$(1)) --seed $$* --device $$(DEVICE) $$(if $$(wildcard $$@),--check,--resume) $$(ARGS)
+	$$(PY) eval.py run $$(@D) --device $$(DEVICE) $$(EVAL_ARGS) $$(if $$(wildcard $$@),--check)
+	@touch $$@
 endef
 
 # $(call table,D,T): table T of data set D, over all its rows, and the tests of its rows against BASELINE.
 define table
 .PHONY: $(1)-$(2)
-$(1)-$(2): results/$(1)/$(2).md
-	@cat $$<; $$(if $$(call tested,$(2)),echo; cat results/$(1)/$(2)-tests.md)
+$(1)-$(2): $(RESULTS)/$(1)/$(2).md
+	@cat $$<; $$(if $$(call tested,$(2)),echo; cat $(RESULTS)/$(1)/$(2)-tests.md)
 
-results/$(1)/$(2).md: $$(foreach row,$$(TABLE_$(2)),$$(call metrics,$(1),$$(row))) results/.choices
+$(RESULTS)/$(1)/$(2).md: $$(foreach row,$$(TABLE_$(2)),$$(call metrics,$(1),$$(row))) $(RESULTS)/.choices
 	@$$(if $$(call tested,$(2)),$$(PY) eval.py compare $$(call outputs,$(1),$(2),$(2)-tests) --baseline $$(BASELINE) > /dev/null)
 	@$$(PY) eval.py table $$(call outputs,$(1),$(2),$(2)) > /dev/null
 endef

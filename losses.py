@@ -1,6 +1,5 @@
 """What a run minimises: a regional and a contour loss, and the map that they want beside the labels."""
 
-import argparse
 import math
 from collections.abc import Mapping
 
@@ -86,12 +85,12 @@ class Objective(nn.Module):
             return float(self.region is not None), float(self.contour is not None)
         return schedule.weights(epoch)
 
-
-def wanted_maps(args: argparse.Namespace, objective: Objective) -> str | None:
-    """The map that the losses want beside the labels, as ``load_slices`` names it."""
-    kinds = {loss.target_kind: loss for loss in (objective.region, objective.contour) if loss}
-    if "phi" in kinds:
-        return f"phi{args.maps}"
-    if "region-wise" in kinds:
-        return args.region_wise_map or kinds["region-wise"].map_kind
-    return None
+    def map_name(self, *, phi: str, region_wise: str | None) -> str | None:
+        """The map that the losses need beside the labels: ``phi``, a region-wise kind (by default the loss's own), or
+        None where they need none."""
+        kinds = {loss.target_kind: loss for loss in (self.region, self.contour) if loss}
+        if "phi" in kinds:
+            return phi
+        if "region-wise" in kinds:
+            return region_wise or kinds["region-wise"].map_kind
+        return None

@@ -13,6 +13,7 @@ from slicing.splits import choose_split
 from utils import (
     InputError,
     Parser,
+    current_word,
     exclusive,
     run_command,
 )
@@ -29,7 +30,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--split-seed", type=int, default=0, help="seed of the random split")
     parser.add_argument("--group", choices=("scan", "patient"), default="scan",
                         help="split by scan, as the authors did, or by patient, without leakage")
-    parser.add_argument("--distance-map", choices=("paper", "reference"), default="paper",
+    parser.add_argument("--distance-map", choices=("paper", "authors"), type=current_word, default="paper",
                         help="signed distance as the text says, or as the authors' code computes it")
     parser.add_argument("--jobs", type=int, default=core_count(), help="processes")
     args = parser.parse_args(arguments)

@@ -41,6 +41,11 @@ class Parser(argparse.ArgumentParser):
         raise InputError(message)
 
 
+def current_word(value: str) -> str:
+    """The word of today for a value that files and command lines of earlier versions name otherwise."""
+    return {"reference": "authors"}.get(value, value)
+
+
 def terminate(*_) -> None:
     """A terminated run cleans up after itself as one stopped by Ctrl-C does."""
     raise KeyboardInterrupt

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,12 @@ from torch import nn
 
 import networks
 import preprocess
-import train
 from boundary_loss.losses import Boundary, GeneralizedDice
 from environment.cores import core_count
 from environment.provenance import package_version, processor
 from sliced_data.meta import read_meta
-from training.trainer import build_trainer
+from training.settings import PAPER
+from training.trainer import Trainer
 from utils import progress
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,22 +108,8 @@ def plain_epoch(folder: Path, batch_size: int) -> float:
 def our_epoch(data: Path, batch_size: int) -> tuple[float, float]:
     """Seconds a slice of our training epoch and of our validation, with the same network."""
     networks.NETWORKS["pixel"] = PixelNetwork
-    args = train.parse(
-        [
-            "--data",
-            str(data),
-            "--out",
-            "unused",
-            "--contour",
-            "boundary",
-            "--batch-size",
-            str(batch_size),
-            "--device",
-            "cpu",
-        ]
-    )
-    args.network, args.precision = "pixel", "fp32"
-    trainer = build_trainer(args, read_meta(data), torch.device("cpu"))
+    settings = replace(PAPER, contour="boundary", network="pixel", batch_size=batch_size, precision="fp32")
+    trainer = Trainer(settings, read_meta(data), torch.device("cpu"))
     with progress(total=0, leave=False) as bar:
         trainer.train_epoch(0, bar)
         trainer.new_epoch()

@@ -10,30 +10,29 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from bench import PixelNetwork, make_data
 
-import train
 from boundary_loss.metrics import intersection_and_sizes
 from dataloader import batches
 from environment.cores import core_count, use_threads
 from environment.provenance import package_version, processor
 from networks import NETWORKS
 from sliced_data.meta import read_meta
-from training.trainer import Trainer, build_trainer
+from training.settings import PAPER
+from training.trainer import Trainer
 from utils import progress
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def build(data: Path, *flags: str, network: str = "unet") -> Trainer:
-    """A trainer on the CPU as ``train.py`` with these flags builds it."""
-    args = train.parse(["--data", str(data), "--out", "unused", "--device", "cpu", "--contour", "boundary", *flags])
-    args.network = network
-    args.precision = "fp32" if args.precision == "auto" else args.precision
-    return build_trainer(args, read_meta(data), torch.device("cpu"))
+def build(data: Path, *, resident: str = "auto", **settings: object) -> Trainer:
+    """A trainer on the CPU with the boundary loss and these settings."""
+    settings = {"contour": "boundary", "precision": "fp32", **settings}
+    return Trainer(replace(PAPER, **settings), read_meta(data), torch.device("cpu"), resident=resident)
 
 
 def in_turns(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
@@ -45,14 +44,14 @@ def in_turns(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, flo
 def epoch(trainer: Trainer, steps: int | None = None) -> float:
     """Milliseconds a slice of one epoch, or of its first steps."""
     trainer.new_epoch()
-    order = trainer.order(0)[: None if steps is None else steps * trainer.args.batch_size]
+    order = trainer.order(0)[: None if steps is None else steps * trainer.settings.batch_size]
     trainer.forward.train()
     start = time.perf_counter()
     with progress(total=0, leave=False) as bar:
         if steps is None:
             trainer.train_epoch(0, bar)
         else:
-            for batch in batches(trainer.train, order, trainer.args.batch_size, trainer.device):
+            for batch in batches(trainer.train, order, trainer.settings.batch_size, trainer.device):
                 trainer.step(batch, 0, (0.99, 0.01))
     return (time.perf_counter() - start) / len(order) * 1e3
 
@@ -60,14 +59,14 @@ def epoch(trainer: Trainer, steps: int | None = None) -> float:
 def compare_residences(data: Path, rounds: int) -> dict[str, float]:
     """Milliseconds a slice and epoch of everything but the network, with warm files."""
     NETWORKS["pixel"] = PixelNetwork
-    trainers = {name: build(data, "--resident", name, network="pixel") for name in ("host", "stream")}
+    trainers = {name: build(data, resident=name, network="pixel") for name in ("host", "stream")}
     return in_turns({name: lambda trainer=trainer: epoch(trainer) for name, trainer in trainers.items()}, rounds)
 
 
 def compare_precisions(data: Path, width: int, rounds: int) -> dict[str, float]:
     """Milliseconds a slice of a step with the UNet in float32 and under bfloat16 autocast."""
     trainers = {
-        name: build(data, "--width", str(width), "--precision", name, "--batch-size", "2") for name in ("fp32", "bf16")
+        name: build(data, width=width, precision=name, batch_size=2) for name in ("fp32", "bf16")
     }
     return in_turns({name: lambda trainer=trainer: epoch(trainer, 1) for name, trainer in trainers.items()}, rounds)
 
@@ -81,7 +80,7 @@ def timed(times: dict[str, list[float]], part: str) -> Iterator[None]:
 
 def profile(data: Path, width: int, steps: int = 6) -> dict[str, float]:
     """Median milliseconds of the parts of a step of batch 8 in float32; the first two steps warm up."""
-    trainer, times = build(data, "--width", str(width), "--resident", "host"), {}
+    trainer, times = build(data, width=width, resident="host"), {}
     trainer.forward.train()
     for step in range(steps + 2):
         with timed(times, "gathering the batch"):
@@ -108,7 +107,7 @@ def validation_share(data: Path, step: float) -> float:
 
     The predictions are a pixel network's: noise, whose distances take longer than a trained network's.
     """
-    trainer = build(data, "--resident", "host", network="pixel")
+    trainer = build(data, resident="host", network="pixel")
     epoch(trainer)
     trainer.validate((0.99, 0.01))
     predictions = trainer.network(trainer.val.image.float()).argmax(1)

@@ -13,17 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from bench_data import lesions, make_linked_data
 
-import train
 from boundary_loss.distance import edt
 from environment.devices import select_device
 from environment.provenance import package_version, processor
 from sliced_data.meta import read_meta
-from training.trainer import Trainer, build_trainer
+from training.settings import PAPER
+from training.trainer import Trainer
 from utils import progress
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,16 +34,10 @@ SIZES = {"ISLES": {"train": 390, "val": 112, "channels": 5, "slices_a_case": 5},
          "WMH": {"train": 2600, "val": 480, "channels": 2, "slices_a_case": 48}}
 
 
-def settings(args: argparse.Namespace, data: Path, out: Path, contour: str) -> list[str]:
-    return ["--data", str(data), "--out", str(out), "--contour", contour, "--width", str(args.width),
-            "--device", args.device, "--epochs", str(args.epochs), *args.train_flags.split()]
-
-
 def build(args: argparse.Namespace, data: Path, contour: str, device: torch.device) -> Trainer:
-    parsed = train.parse(settings(args, data, Path("unused"), contour))
-    if parsed.precision == "auto":
-        parsed.precision = "bf16" if device.type == "cuda" else "fp32"
-    return build_trainer(parsed, read_meta(data), device)
+    precision = "bf16" if device.type == "cuda" else "fp32"
+    settings = replace(PAPER, contour=contour, width=args.width, precision=precision, compile=args.compile)
+    return Trainer(settings, read_meta(data), device)
 
 
 def step_times(args: argparse.Namespace, data: Path, device: torch.device) -> dict[str, float]:
@@ -73,8 +68,9 @@ def synchronise(device: torch.device) -> None:
 def row_minutes(args: argparse.Namespace, data: Path, out: Path, contour: str) -> tuple[float, float, float]:
     """Minutes that 100 epochs take (the first, with compilation, as measured), seconds of an epoch, of the process."""
     start = time.perf_counter()
-    command = [sys.executable, str(ROOT / "train.py"), *settings(args, data, out, contour)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    flags = ["--data", data, "--out", out, "--contour", contour, "--width", args.width, "--device", args.device,
+             "--epochs", args.epochs, "--compile" if args.compile else "--no-compile"]
+    subprocess.run([sys.executable, ROOT / "train.py", *map(str, flags)], check=True, stdout=subprocess.DEVNULL)
     process = time.perf_counter() - start
     with (out / "log.csv").open() as file:
         seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
@@ -104,12 +100,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="timed turns of ten steps (of one on a CPU)")
     parser.add_argument("--epochs", type=int, default=4, help="epochs trained of each row, from which 100 are told")
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES), help="data sets to train on")
-    parser.add_argument("--train-flags", default="", help="further flags of train.py, for instance '--no-compile'")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile")
     args = parser.parse_args()
     device = select_device(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     print(f"{name}, torch {package_version('torch')}, Python {platform.python_version()}, width {args.width}, "
-          f"{args.size} x {args.size}, batch 8 {args.train_flags}\n")
+          f"{args.size} x {args.size}, batch 8{'' if args.compile else ', not compiled'}\n")
     with tempfile.TemporaryDirectory() as folder:
         data = {name: make_linked_data(Path(folder) / name, size=args.size, **SIZES[name]) for name in args.sizes}
         steps = step_times(args, data[args.sizes[-1]], device)

@@ -23,13 +23,15 @@ ROOT = Path(__file__).resolve().parent.parent
 # A process of its own. Its arguments: scripts, data, where slices live, width (0: one convolution), limit.
 CHILD = """
 import json, sys, time
+from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 from bench import PixelNetwork
-import networks, train
+import networks
 from sliced_data.meta import read_meta
-from training.trainer import build_trainer
+from training.settings import PAPER
+from training.trainer import Trainer
 from utils import progress
 
 def memory(name):
@@ -38,16 +40,16 @@ def memory(name):
 
 networks.NETWORKS["pixel"] = PixelNetwork
 data, resident, width = Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-flags = ["--data", str(data), "--out", "unused", "--contour", "boundary", "--device", "cpu", "--resident", resident]
-args = train.parse([*flags, "--width", str(width or 1)])
-args.network, args.precision = "unet" if width else "pixel", "fp32"
+settings = replace(
+    PAPER, contour="boundary", network="unet" if width else "pixel", width=width or 1, precision="fp32"
+)
 if len(sys.argv) > 5:
     import resource
     used = memory("VmData")
     resource.setrlimit(resource.RLIMIT_DATA, (used + int(sys.argv[5]), used + int(sys.argv[5])))
 torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # what it imports is no cost of slices
 before, start = memory("VmRSS"), time.perf_counter()
-trainer = build_trainer(args, read_meta(data), torch.device("cpu"))
+trainer = Trainer(settings, read_meta(data), torch.device("cpu"), resident=resident)
 loaded = time.perf_counter() - start
 with progress(total=0, leave=False) as bar:
     epochs = []

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sliced_data.slices import Case, Layout
-from utils import InputError, read_json, read_rows
+from utils import InputError, current_word, read_json, read_rows
 
 FORMAT = 1
 CASE_NUMBERS = {"n_slices": int, "spacing_x_mm": float, "spacing_y_mm": float, "spacing_z_mm": float}
@@ -53,7 +53,7 @@ def read_meta(root: Path) -> Meta:
             size=int(meta["size"]),
             class_names=tuple(meta["class_names"]),
             modalities=tuple(meta["modalities"]),
-            convention=meta["distance_map"],
+            convention=current_word(meta["distance_map"]),
             cases=tuple(parse_case(row, root / "cases.csv") for row in rows),
             fingerprint=digest.hexdigest(),
             source=meta.get("source"),

@@ -196,8 +196,8 @@ TRAIN_FLAGS = {
     "out is something else": (("--out", "other"), "other: expected a new or empty folder or a run"),
     "residence": (("--resident", "disk"), "'stream'"),
     "3D maps of another convention, streamed": (
-        ("--contour", "boundary", "--maps", "3d", "--distance-map", "reference", "--resident", "stream"),
-        "preprocess.py --distance-map reference",
+        ("--contour", "boundary", "--maps", "3d", "--distance-map", "authors", "--resident", "stream"),
+        "preprocess.py --distance-map authors",
     ),
     "device": (("--device", "cuda"), "--device cuda: expected a CUDA device"),
 }

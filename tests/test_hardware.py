@@ -1,5 +1,6 @@
 """Threads, compiling with a way back, deterministic algorithms, memory that is not there."""
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +10,12 @@ from training_runs import SMALL, assert_same_run, run
 
 import train
 from environment import cores
-from losses import CONTOUR_LOSSES, REGION_LOSSES
+from losses import CONTOUR_LOSSES, REGION_LOSSES, Objective
 from sliced_data.meta import read_meta
 from training import interrupts
 from training.compilation import Compiled
-from training.trainer import Objective, Trainer, batches, build_trainer
+from training.settings import PAPER
+from training.trainer import Trainer, batches
 from utils import StoppedError
 
 
@@ -75,14 +77,13 @@ def test_compiling_does_not_hide_an_error_of_the_network(network):
 def test_a_run_that_cannot_compile_is_the_plain_one(sliced, tmp_path, compile_with, monkeypatch, capsys):
     run(sliced, tmp_path / "plain")
     compile_with(RuntimeError("no Triton"))
-    build = build_trainer
+    prepare = Trainer.__init__
 
-    def compiled(args, meta, device):
-        trainer = build(args, meta, device)
+    def compiled(trainer, *arguments, **options):
+        prepare(trainer, *arguments, **options)
         trainer.forward = Compiled(trainer.network)
-        return trainer
 
-    monkeypatch.setattr(train, "build_trainer", compiled)
+    monkeypatch.setattr(Trainer, "__init__", compiled)
     run(sliced, tmp_path / "compiled")
     assert capsys.readouterr().err.count("warning") == 1
     assert_same_run(tmp_path / "plain", tmp_path / "compiled")
@@ -147,20 +148,19 @@ def test_deterministic_runs_on_a_gpu_are_equal(sliced, tmp_path, deterministic, 
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("compiled", ["--compile", "--no-compile"])
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("resident", ["device", "host", "stream"])
 @pytest.mark.parametrize("losses", [("gdl", "boundary"), ("gdl", "hausdorff"), ("unet-ce", "none"), ("focal", "none")])
-def test_a_step_on_a_gpu_does_not_wait_for_it(sliced, tmp_path, resident, losses, compiled):
-    args = train.parse(
-        ["--data", str(sliced), "--out", str(tmp_path / "run"), *SMALL, "--device", "cuda", "--region", losses[0],
-         "--contour", losses[1], "--resident", resident, compiled, "--precision", "bf16"]
+def test_a_step_on_a_gpu_does_not_wait_for_it(sliced, resident, losses, compiled):
+    settings = replace(
+        PAPER, width=16, batch_size=4, region=losses[0], contour=losses[1], compile=compiled, precision="bf16"
     )
-    trainer = build_trainer(args, read_meta(sliced), torch.device("cuda"))
+    trainer = Trainer(settings, read_meta(sliced), torch.device("cuda"), resident=resident)
     for mode in ("default", "error"):  # the first round compiles and fills the allocator's pools
         trainer.new_epoch()
         torch.cuda.set_sync_debug_mode(mode)
         try:
-            for batch in batches(trainer.train, trainer.order(0), args.batch_size, trainer.device):
+            for batch in batches(trainer.train, trainer.order(0), 4, trainer.device):
                 trainer.step(batch, 0, (0.99, 0.01))
         finally:
             torch.cuda.set_sync_debug_mode("default")

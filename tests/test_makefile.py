@@ -184,7 +184,7 @@ def test_every_row_of_every_table_has_flags_that_train_accepts(project):
     text = (project / "experiments.mk").read_text()
     rows = dict(re.findall(r"^ROW_(\S+)\s*:= (.+)$", text, re.MULTILINE))
     for name, flags in rows.items():
-        args = train.parse(["--data", "d", "--out", "o", *flags.split()])
+        args, _ = train.parse(["--data", "d", "--out", "o", *flags.split()])
         assert ("boundary" in name) == (args.contour == "boundary") and ("hausdorff" in name) == (
             args.contour == "hausdorff"
         )

@@ -9,7 +9,7 @@ from raw_files import call
 from training_runs import SMALL, assert_same_run, read_log, run
 
 import train
-from training import session, trainer
+from training.trainer import Trainer
 
 FLAGS = ("--contour", "boundary", "--batch-size", "1", "--epochs", "2")
 
@@ -36,14 +36,14 @@ def whole(sliced, tmp_path_factory):
 
 # Two epochs of six steps: the first step, the last of an epoch, the first of the next; in and after validation.
 STOPS = {
-    "first step": (trainer.Trainer, "step", 0, "epoch 0, step 1"),
-    "middle of an epoch": (trainer.Trainer, "step", 3, "epoch 0, step 4"),
-    "last step of an epoch": (trainer.Trainer, "step", 5, "epoch 0, step 6"),
-    "second epoch": (trainer.Trainer, "step", 7, "epoch 1, step 2"),
-    "validation": (trainer.Trainer, "validate", 0, "epoch 0, step 6"),
-    "metrics": (trainer.Trainer, "volume_metrics", 1, "after the last epoch, 1; the run is whole"),
-    "saving an epoch": (session, "save_epoch", 0, "epoch 1, step 0"),
-    "saving the best": (session, "save_best", 0, "epoch 1, step 0"),
+    "first step": (Trainer, "step", 0, "epoch 0, step 1"),
+    "middle of an epoch": (Trainer, "step", 3, "epoch 0, step 4"),
+    "last step of an epoch": (Trainer, "step", 5, "epoch 0, step 6"),
+    "second epoch": (Trainer, "step", 7, "epoch 1, step 2"),
+    "validation": (Trainer, "validate", 0, "epoch 0, step 6"),
+    "metrics": (Trainer, "volume_metrics", 1, "after the last epoch, 1; the run is whole"),
+    "saving an epoch": (Trainer, "save_epoch", 0, "epoch 1, step 0"),
+    "saving the best": (Trainer, "save_best", 0, "epoch 1, step 0"),
 }
 
 
@@ -66,7 +66,7 @@ def test_a_run_stopped_anywhere_goes_on_bit_for_bit(sliced, whole, tmp_path, mon
 def test_a_run_stopped_again_and_again_goes_on_bit_for_bit(sliced, whole, tmp_path, monkeypatch):
     for stops in range(20):
         with monkeypatch.context() as patch:
-            signal_at(patch, trainer.Trainer, "step", 0)
+            signal_at(patch, Trainer, "step", 0)
             try:
                 run(sliced, tmp_path / "run", *FLAGS, "--resume")
             except KeyboardInterrupt as stopped:
@@ -78,7 +78,7 @@ def test_a_run_stopped_again_and_again_goes_on_bit_for_bit(sliced, whole, tmp_pa
 
 
 def test_a_second_ctrl_c_stops_at_once(sliced, tmp_path, monkeypatch, capsys):
-    signal_at(monkeypatch, trainer.Trainer, "step", 0, signal.SIGINT)
+    signal_at(monkeypatch, Trainer, "step", 0, signal.SIGINT)
     signal_at(monkeypatch, torch.optim.Adam, "step", 0, signal.SIGINT)
     code = call(train, "--data", sliced, "--out", tmp_path / "run", *SMALL, *FLAGS, monkeypatch=monkeypatch)
     assert code == 130 and capsys.readouterr().err == "train.py: interrupted\n"

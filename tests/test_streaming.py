@@ -17,7 +17,7 @@ from sliced_data.meta import read_meta
 from utils import InputError
 
 CPU = torch.device("cpu")
-MAPS = [(None, None), ("phi2d", None), ("phi3d", "paper"), ("phi2d", "reference"), ("rrw", None), ("hausdorff", None)]
+MAPS = [(None, None), ("phi2d", None), ("phi3d", "paper"), ("phi2d", "authors"), ("rrw", None), ("hausdorff", None)]
 
 
 def opened(data, resident, maps=None, convention=None, device=CPU):
@@ -81,8 +81,8 @@ def test_a_streamed_run_is_the_resident_one_bit_for_bit(sliced, tmp_path, flags)
 
 
 def test_a_3d_map_of_another_convention_must_be_stored(sliced, tmp_path):
-    flags = ("--contour", "boundary", "--maps", "3d", "--distance-map", "reference", "--resident", "stream")
-    with pytest.raises(InputError, match="preprocess.py --distance-map reference"):
+    flags = ("--contour", "boundary", "--maps", "3d", "--distance-map", "authors", "--resident", "stream")
+    with pytest.raises(InputError, match="preprocess.py --distance-map authors"):
         run(sliced, tmp_path / "run", *flags)
     assert not (tmp_path / "run").exists()
 

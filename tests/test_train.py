@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,15 +17,16 @@ from evaluation.prediction import load_model
 from sliced_data import slices
 from sliced_data.meta import read_meta
 from sliced_data.slices import Case
-from training import lr_rules, session
-from training.trainer import build_trainer, slice_dsc
+from training import lr_rules
+from training.epoch_totals import slice_dsc
+from training.settings import PAPER
+from training.trainer import LOG_COLUMNS, Trainer
 from utils import InputError, StoppedError
 
 
-def parse(sliced, out, *flags):
-    args = train.parse(["--data", str(sliced), "--out", str(out), *SMALL, *flags])
-    args.precision = "fp32"
-    return args
+def small_trainer(sliced):
+    settings = replace(PAPER, width=16, epochs=3, batch_size=4, precision="fp32")
+    return Trainer(settings, read_meta(sliced), torch.device("cpu"))
 
 
 def test_a_run_leaves_what_it_promises(sliced, tmp_path):
@@ -36,7 +38,7 @@ def test_a_run_leaves_what_it_promises(sliced, tmp_path):
         "best.pt",
         "last.pt",
     }
-    assert tuple(log[0]) == session.LOG_COLUMNS and [row["epoch"] for row in log] == ["0", "1", "2"]
+    assert tuple(log[0]) == LOG_COLUMNS and [row["epoch"] for row in log] == ["0", "1", "2"]
     assert [float(row["contour_weight"]) for row in log] == pytest.approx([0.01, 0.02, 0.03])
     for row in log:
         weights, terms = (
@@ -100,17 +102,17 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(sliced, tmp_path)
 
 def test_a_stopped_run_goes_on_bit_for_bit(sliced, tmp_path, monkeypatch):
     whole = run(sliced, tmp_path / "whole", "--contour", "boundary")
-    original = session.save_epoch
+    original = Trainer.save_epoch
 
     def save_then_stop(trainer, out, **options):
         original(trainer, out, **options)
         if len(trainer.log) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(session, "save_epoch", save_then_stop)
+    monkeypatch.setattr(Trainer, "save_epoch", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
         run(sliced, tmp_path / "stopped", "--contour", "boundary")
-    monkeypatch.setattr(session, "save_epoch", original)
+    monkeypatch.setattr(Trainer, "save_epoch", original)
     resumed = run(sliced, tmp_path / "stopped", "--contour", "boundary", "--resume")
     assert same(whole, resumed)
     for name in ("last", "best"):
@@ -157,10 +159,10 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_slices(sliced, tmp_path,
 
 
 def test_learning_rate_is_halved_at_the_twentieth_epoch_without_gain(sliced, tmp_path):
-    trainer = build_trainer(parse(sliced, tmp_path / "run"), read_meta(sliced), torch.device("cpu"))
+    trainer = small_trainer(sliced)
     rates = []
     for score in [0.5, *[0.4] * 19, 0.5, 0.4]:
-        trainer.rate.step(score)
+        trainer.lr_rule.step(score)
         rates.append(trainer.optimiser.param_groups[0]["lr"])
     # Epoch 0 is the best; the twentieth after it has no gain either, and an equal value is none.
     assert rates[:20] == [0.001] * 20 and rates[20:] == [0.0005] * 2
@@ -175,9 +177,9 @@ def test_stopped_error_is_not_bad_input():
     assert not issubclass(StoppedError, InputError)
 
 
-def test_the_reference_learning_rate_rule():
+def test_the_authors_learning_rate_rule():
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    rule = lr_rules.ReferenceRate(optimiser)
+    rule = lr_rules.AuthorsRule(optimiser)
     halved = []
     for epoch in range(70):
         before = optimiser.param_groups[0]["lr"]
@@ -188,23 +190,29 @@ def test_the_reference_learning_rate_rule():
     assert halved == [0, 25, 50]
 
 
-def test_the_reference_protocol_switches_every_departure_on(sliced, tmp_path):
+def parsed(*flags):
+    settings, _ = train.parse(["--data", "data", "--out", "run", *flags])
+    return settings
+
+
+def test_the_authors_protocol_switches_every_departure_on():
     def flags(*extra):
-        args = parse(sliced, tmp_path / "run", *extra)
-        return args.alpha, args.lr_rule, args.selection, args.distance_map, args.hausdorff, args.gdl_absent
+        found = parsed(*extra)
+        return found.alpha, found.lr_rule, found.selection, found.distance_map, found.hausdorff, found.gdl_absent
 
     assert flags() == ("rebalance", "plateau", "volume", "paper", "paper", "largest")
-    assert flags("--protocol", "reference") == ("reference",) * 2 + ("slice",) + ("reference",) * 3
-    assert flags("--protocol", "reference", "--selection", "volume")[2] == "volume"
-    assert flags("--lr-rule", "reference") == ("rebalance", "reference", "volume", "paper", "paper", "largest")
-    assert flags("--protocol", "reference", "--alpha", "increase")[0] == "reference"  # R2
-    assert flags("--protocol", "reference", "--alpha", "constant")[0] == "constant"
-    hausdorff = parse(sliced, tmp_path / "run", "--protocol", "reference", "--contour", "hausdorff")
+    assert flags("--protocol", "authors") == ("authors",) * 2 + ("slice",) + ("authors",) * 3
+    assert flags("--protocol", "reference") == flags("--protocol", "authors")  # the word of earlier versions
+    assert flags("--protocol", "authors", "--selection", "volume")[2] == "volume"
+    assert flags("--lr-rule", "authors") == ("rebalance", "authors", "volume", "paper", "paper", "largest")
+    assert flags("--protocol", "authors", "--alpha", "increase")[0] == "authors"  # R2
+    assert flags("--protocol", "authors", "--alpha", "constant")[0] == "constant"
+    hausdorff = parsed("--protocol", "authors", "--contour", "hausdorff")
     assert (hausdorff.alpha, hausdorff.alpha_start) == ("constant", 0.1)  # R9
 
 
-def test_a_run_of_the_reference_protocol(sliced, tmp_path):
-    log = run(sliced, tmp_path / "run", "--protocol", "reference", "--contour", "boundary")
+def test_a_run_of_the_authors_protocol(sliced, tmp_path):
+    log = run(sliced, tmp_path / "run", "--protocol", "authors", "--contour", "boundary")
     assert [float(row["lr"]) for row in log] == [0.001, 0.0005, 0.0005]
     sums = [float(row["region_weight"]) + float(row["contour_weight"]) for row in log]
     assert sums == pytest.approx([1.01] * 3)
@@ -213,14 +221,14 @@ def test_a_run_of_the_reference_protocol(sliced, tmp_path):
 
 
 @pytest.mark.parametrize("maps", ["phi2d", "phi3d"])
-def test_reference_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path, maps):
+def test_authors_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path, maps):
     from raw_files import make_isles
 
     import preprocess
 
     make_isles(tmp_path / "raw")
     loaded = []
-    for convention in ("paper", "reference"):
+    for convention in ("paper", "authors"):
         preprocess.main(
             [
                 "isles",
@@ -237,7 +245,7 @@ def test_reference_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path
             ]
         )
         meta = read_meta(tmp_path / convention)
-        loaded.append(dataloader.load_slices(meta, "train", maps=maps, convention="reference").maps)
+        loaded.append(dataloader.load_slices(meta, "train", maps=maps, convention="authors").maps)
     stored = dataloader.load_slices(meta, "train", maps=maps).maps
     assert torch.equal(loaded[0], stored) and torch.equal(loaded[1], stored)
     paper = dataloader.load_slices(read_meta(tmp_path / "paper"), "train", maps=maps).maps
@@ -246,7 +254,7 @@ def test_reference_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path
 
 def test_a_kill_between_last_and_best_is_repaired(sliced, tmp_path, monkeypatch):
     run(sliced, tmp_path / "whole", "--epochs", "1")
-    monkeypatch.setattr(session, "save_best", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Trainer, "save_best", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(sliced, tmp_path / "killed", "--epochs", "1")
     monkeypatch.undo()
@@ -293,10 +301,9 @@ def test_a_longer_run_says_so_and_keeps_files_that_are_not_its_own(sliced, tmp_p
 
 def test_going_on_keeps_the_optimiser_of_the_device(sliced, tmp_path):
     run(sliced, tmp_path / "run", "--epochs", "1")
-    arguments = ["--data", str(sliced), "--out", str(tmp_path / "run"), *SMALL, "--precision", "fp32"]
-    trainer = build_trainer(train.parse(arguments), read_meta(sliced), torch.device("cpu"))
+    trainer = small_trainer(sliced)
     trainer.optimiser.defaults["fused"] = True  # as on CUDA; the run was saved without
-    session.restore(trainer, tmp_path / "run" / "last.pt")
+    trainer.restore(tmp_path / "run" / "last.pt")
     assert all(group["fused"] for group in trainer.optimiser.param_groups)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 
-class ReferenceRate:
+class AuthorsRule:
     """The learning rate of the authors' code: halved wherever the epoch is a multiple of the best epoch + 20.
 
     That is after epoch 0 in any case. Stands where ``ReduceLROnPlateau`` may stand.
@@ -32,8 +32,8 @@ class ReferenceRate:
         self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
 
 
-RATES = {
+LR_RULES = {
     # torch lowers the rate after more than `patience` epochs without a better value: 19 makes it the 20th.
     "plateau": partial(ReduceLROnPlateau, mode="max", factor=0.5, patience=19, threshold=0.0),
-    "reference": ReferenceRate,
+    "authors": AuthorsRule,
 }

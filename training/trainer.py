@@ -1,152 +1,195 @@
-"""The training loop: one epoch of training and one pass of validation, with what an epoch has gathered so far."""
+"""The training loop: one run from epoch to epoch, its log, its checkpoints, and how it resumes."""
 
-import argparse
 import math
-from collections.abc import Sequence
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch import Tensor
+from tqdm import tqdm
 
-from boundary_loss import schedules
 from boundary_loss.metrics import dsc_from_counts, hd95, intersection_and_sizes
-from dataloader import Batch, Slices, StreamedSlices, batches, epoch_order, open_parts
+from dataloader import Batch, batches, epoch_order, open_parts
 from environment.cores import core_count
-from losses import Objective, wanted_maps
+from losses import Objective
 from networks import NETWORKS
 from sliced_data.meta import Meta
-from training.checkpoints import seed_everything
+from training.checkpoints import (
+    load_checkpoint,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+    seed_everything,
+)
 from training.compilation import Compiled
-from training.interrupts import StopRequest
-from training.lr_rules import RATES, ReferenceRate
-from utils import StoppedError
+from training.epoch_totals import STEP_VALUES, EpochTotals
+from training.interrupts import StopRequest, StopTraining
+from training.lr_rules import LR_RULES
+from training.settings import Settings
+from utils import InputError, StoppedError, progress, write_rows
 
-STEP_VALUES = ("loss", "region", "contour", "gradient norm")
-
-
-@dataclass
-class EpochSoFar:
-    """What the epoch under way has gathered, on the device; allocated whole, so that memory does not grow by step."""
-
-    steps: Tensor       # (S, 4) float32: STEP_VALUES of each step
-    counts: Tensor      # (3, N, K) int64: intersection, prediction, reference of each slice
-    n_steps: int = 0
-    n_slices: int = 0
-    seconds: float = 0.0    # of training
-
-    @staticmethod
-    def empty(n_slices: int, batch_size: int, num_classes: int, device: torch.device) -> "EpochSoFar":
-        steps = torch.zeros((math.ceil(n_slices / batch_size), len(STEP_VALUES)), device=device)
-        return EpochSoFar(steps, torch.zeros((3, n_slices, num_classes), dtype=torch.int64, device=device))
-
-    def add(self, values: Sequence[Tensor], counts: Sequence[Tensor]) -> None:
-        """The values () and counts (B, K) of one step."""
-        end = self.n_slices + len(counts[0])
-        self.steps[self.n_steps] = torch.stack([value.detach().float() for value in values])
-        self.counts[:, self.n_slices : end] = torch.stack(tuple(counts))
-        self.n_steps, self.n_slices = self.n_steps + 1, end
-
-    def means(self, batch_size: int) -> Tensor:
-        """Means of STEP_VALUES over the slices, (4,), on the host."""
-        sizes = torch.tensor([len(part) for part in torch.arange(self.n_slices).split(batch_size)])
-        return (self.steps.cpu() * sizes[:, None]).sum(0) / self.n_slices
-
-    def state(self) -> dict | None:
-        """The same as tensors and plain values, for a checkpoint; None between epochs."""
-        return vars(self).copy() if self.n_steps else None
+LOG_COLUMNS = (
+    "epoch", "region_weight", "contour_weight", "train_loss", "train_region", "train_contour", "train_dsc",
+    "val_loss", "val_dsc", "val_dsc_3d", "val_hd95_3d_mm", "lr", "seconds", "slices_per_second",
+)
 
 
-@dataclass
 class Trainer:
-    """Everything that one run needs from epoch to epoch."""
+    """One run. ``Trainer(settings, meta, device).fit(folder)`` trains what is missing and leaves the folder whole.
 
-    args: argparse.Namespace
-    device: torch.device
-    network: nn.Module
-    forward: nn.Module
-    optimiser: torch.optim.Optimizer
-    rate: ReduceLROnPlateau | ReferenceRate
-    schedule: object
-    objective: Objective
-    train: Slices | StreamedSlices
-    val: Slices | StreamedSlices
-    num_classes: int
-    log: list[dict] = field(default_factory=list)
-    so_far: EpochSoFar = field(init=False)
-    stop: StopRequest = field(default_factory=StopRequest)
+    ``log`` has a dictionary of LOG_COLUMNS for each finished epoch, ``totals`` the epoch under way. Nothing in a
+    training step waits for the device.
+    """
 
-    def __post_init__(self):
+    def __init__(
+        self, settings: Settings, meta: Meta, device: torch.device, *, resident: str = "auto",
+        detect_anomaly: bool = False,
+    ):
+        seed_everything(settings.seed)
+        self.settings, self.device, self.detect_anomaly = settings, device, detect_anomaly
+        options = {"gdl": {"absent": settings.gdl_absent}, "hausdorff": {"convention": settings.hausdorff}}
+        self.objective = Objective(settings.region, settings.contour, options)
+        self.schedule = settings.schedule()
+        maps = self.objective.map_name(phi=f"phi{settings.maps}", region_wise=settings.region_wise_map)
+        self.train, self.val = open_parts(
+            meta, maps=maps, convention=settings.distance_map, resident=resident, device=device
+        )
+        self.num_classes = len(meta.class_names)
+        network = NETWORKS[settings.network](len(meta.modalities), self.num_classes, width=settings.width)
+        self.network = network.to(device, memory_format=torch.channels_last)
+        compiled = settings.compile and not detect_anomaly and device.type == "cuda"
+        self.forward = Compiled(self.network) if compiled else self.network
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.lr, fused=device.type == "cuda")
+        self.lr_rule = LR_RULES[settings.lr_rule](self.optimiser)
+        self.log: list[dict] = []
+        self.stop = StopRequest()
         self.new_epoch()
 
-    def logits(self, image: Tensor) -> Tensor:
-        use_bf16 = self.args.precision == "bf16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16) if use_bf16 else nullcontext():
-            return self.forward(image)                                              # (B, K, H, W)
+    # A run -----------------------------------------------------------------------------------------------
 
-    def train_epoch(self, epoch: int, bar) -> dict[str, float]:
+    def fit(self, out: Path) -> None:
+        """All epochs from where the state is; after each, last.pt, log.csv and best.pt in ``out`` are whole.
+
+        ``KeyboardInterrupt`` after a stop request, once the step under way and the state are saved.
+        """
+        epochs, slices, done = self.settings.epochs, len(self.train), len(self.log)
+        write_rows(out / "log.csv", self.log, LOG_COLUMNS)
+        seen = done * slices + self.totals.n_slices
+        name = f"{out.parent.name} {out.name}"
+        with self.stop, progress(total=epochs * slices, initial=seen, unit="slice", desc=name) as bar:
+            for epoch in range(done, epochs):
+                try:
+                    row = self.run_epoch(epoch, bar)
+                except StopTraining:
+                    self.save_and_stop(epoch, out)
+                bar.set_postfix_str(
+                    f"epoch {epoch + 1}/{epochs} loss {row['train_loss']:.3f} val dsc {row['val_dsc_3d']:.3f} "
+                    f"hd95 {row['val_hd95_3d_mm']:.1f} mm"
+                )
+                self.save_epoch(out)
+        if self.stop.received:
+            raise KeyboardInterrupt(f"stopped after the last epoch, {epochs - 1}; the run is whole")
+
+    def run_epoch(self, epoch: int, bar: tqdm) -> dict[str, float]:
+        """Train and validate one epoch, or what is left of it; appends its row to the log and returns it."""
+        self.stop.check()
+        start = time.perf_counter()
+        try:
+            row = {"epoch": epoch, **self.train_epoch(epoch, bar)}
+        finally:
+            self.totals.seconds += time.perf_counter() - start
+        trained, start = self.totals.seconds, time.perf_counter()
+        row |= self.validate((row["region_weight"], row["contour_weight"]))
+        row["lr"] = self.optimiser.param_groups[0]["lr"]
+        seconds = trained + time.perf_counter() - start
+        row |= {"seconds": seconds, "slices_per_second": len(self.train) / trained}
+        self.lr_rule.step(self.score(row))
+        self.log.append(row)
+        self.new_epoch()
+        return row
+
+    def score(self, row: dict) -> float:
+        """The validation DSC that chooses the best epoch and lowers the learning rate."""
+        return row["val_dsc_3d" if self.settings.selection == "volume" else "val_dsc"]
+
+    # An epoch of training --------------------------------------------------------------------------------
+
+    def train_epoch(self, epoch: int, bar: tqdm) -> dict[str, float]:
         """What is left of a pass over the training slices; every sum stays on the device until the epoch has ended.
 
-        ``StopTraining`` between two steps after a stop request; ``so_far`` then holds the steps that were done.
+        ``StopTraining`` between two steps after a stop request; ``totals`` then holds the steps that were done.
         """
         self.forward.train()
         weights = self.objective.weights(self.schedule, epoch)
-        for batch in batches(self.train, self.order(epoch)[self.so_far.n_slices :], self.args.batch_size, self.device):
+        order = self.order(epoch)[self.totals.n_slices :]
+        for batch in batches(self.train, order, self.settings.batch_size, self.device):
             self.step(batch, epoch, weights)
             bar.update(len(batch.label))
             self.stop.check()
         self.check_finite(epoch)
-        mean = self.so_far.means(self.args.batch_size)
+        mean = self.totals.means(self.settings.batch_size)
         return {
             "region_weight": weights[0], "contour_weight": weights[1],
             "train_loss": float(mean[0]), "train_region": float(mean[1]), "train_contour": float(mean[2]),
-            "train_dsc": slice_dsc(self.so_far.counts),
+            "train_dsc": self.totals.slice_dsc(),
         }
 
+    def order(self, epoch: int) -> Tensor:
+        return epoch_order(len(self.train), seed=self.settings.seed, epoch=epoch)
+
     def step(self, batch: Batch, epoch: int, weights: tuple[float, float]) -> None:
-        """One step of the optimiser; nothing in it waits for the device."""
-        logits = self.logits(batch.image)
+        """One step of the optimiser."""
+        logits = self.logits(batch.image)                                           # (B, K, H, W)
         terms = self.objective.terms(logits, batch.label, batch.maps, batch.spacing)
         loss = self.objective.weigh(terms, weights)
         self.optimiser.zero_grad(set_to_none=True)
+        self.backward(loss, epoch)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+        self.optimiser.step()
+        counts = intersection_and_sizes(logits.detach().argmax(1), batch.label, self.num_classes)
+        self.totals.add((loss, *terms, norm), counts)
+
+    def logits(self, image: Tensor) -> Tensor:
+        use_bf16 = self.settings.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16) if use_bf16 else nullcontext():
+            return self.forward(image)                                              # (B, K, H, W)
+
+    def backward(self, loss: Tensor, epoch: int) -> None:
         try:
             loss.backward()
         except RuntimeError as error:
             # What --detect-anomaly raises.
             if "returned nan values" not in str(error):
                 raise
-            raise StoppedError(f"{self.place(epoch, self.so_far.n_steps)}: {error}") from None
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
-        self.optimiser.step()
-        counts = intersection_and_sizes(logits.detach().argmax(1), batch.label, self.num_classes)
-        self.so_far.add((loss, *terms, norm), counts)
-
-    def order(self, epoch: int) -> Tensor:
-        return epoch_order(len(self.train), seed=self.args.seed, epoch=epoch)
+            raise StoppedError(f"{self.place(epoch, self.totals.n_steps)}: {error}") from None
 
     def check_finite(self, epoch: int) -> None:
         """``StoppedError`` with place and values of the first step whose loss or gradient is not finite."""
-        steps = self.so_far.steps[: self.so_far.n_steps].cpu()
+        steps = self.totals.steps[: self.totals.n_steps].cpu()
         bad = (~torch.isfinite(steps[:, [0, 3]])).any(1).nonzero()
         if len(bad):
             step = int(bad[0])
             losses = (True, self.objective.region, self.objective.contour, True)
             found = zip(STEP_VALUES, steps[step].tolist(), losses, strict=True)
             values = ", ".join(f"{name} {value:g}" for name, value, is_there in found if is_there)
-            advice = "" if self.args.detect_anomaly else "; --detect-anomaly names the operation"
+            advice = "" if self.detect_anomaly else "; --detect-anomaly names the operation"
             raise StoppedError(f"{self.place(epoch, step)}: expected finite values, found {values}{advice}")
 
     def place(self, epoch: int, step: int) -> str:
         """Epoch, step and slices in words."""
-        slices = self.order(epoch).split(self.args.batch_size)[step]
+        slices = self.order(epoch).split(self.settings.batch_size)[step]
         return f"epoch {epoch}, step {step}, slices {', '.join(self.train.names[i] for i in slices)}"
 
     def new_epoch(self) -> None:
-        size = (len(self.train), self.args.batch_size, self.num_classes)
-        self.so_far = EpochSoFar.empty(*size, device=self.device)
+        self.totals = self.empty_totals(len(self.train))
+
+    def empty_totals(self, n_slices: int) -> EpochTotals:
+        return EpochTotals.empty(n_slices, self.settings.batch_size, self.num_classes, self.device)
+
+    # Validation ------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def validate(self, weights: tuple[float, float]) -> dict[str, float]:
@@ -155,26 +198,26 @@ class Trainer:
         ``StopTraining`` between two batches after a stop request.
         """
         self.forward.eval()
-        so_far = EpochSoFar.empty(len(self.val), self.args.batch_size, self.num_classes, self.device)
+        totals = self.empty_totals(len(self.val))
         predictions = torch.empty(self.val.label.shape, dtype=torch.uint8, device=self.device)     # (N, H, W)
-        for batch in batches(self.val, torch.arange(len(self.val)), self.args.batch_size, self.device):
-            logits = self.logits(batch.image)
+        for batch in batches(self.val, torch.arange(len(self.val)), self.settings.batch_size, self.device):
+            logits = self.logits(batch.image)                                       # (B, K, H, W)
             prediction = logits.argmax(1)                                           # (B, H, W)
-            predictions[so_far.n_slices : so_far.n_slices + len(prediction)] = prediction
+            predictions[totals.n_slices : totals.n_slices + len(prediction)] = prediction
             terms = self.objective.terms(logits, batch.label, batch.maps, batch.spacing)
             values = (self.objective.weigh(terms, weights), *terms, logits.new_zeros(()))
-            so_far.add(values, intersection_and_sizes(prediction, batch.label, self.num_classes))
+            totals.add(values, intersection_and_sizes(prediction, batch.label, self.num_classes))
             self.stop.check()
-        dsc_3d, hd95_3d = self.volume_metrics(so_far.counts.cpu(), predictions)
+        dsc_3d, hd95_3d = self.volume_metrics(totals.counts.cpu(), predictions)
         return {
-            "val_loss": float(so_far.means(self.args.batch_size)[0]), "val_dsc": slice_dsc(so_far.counts),
+            "val_loss": float(totals.means(self.settings.batch_size)[0]), "val_dsc": totals.slice_dsc(),
             "val_dsc_3d": dsc_3d, "val_hd95_3d_mm": hd95_3d,
         }
 
     def volume_metrics(self, counts: Tensor, predictions: Tensor) -> tuple[float, float]:
         """Mean 3D DSC and HD95 in mm over cases and foreground classes; counts (3, N, K), predictions (N, H, W).
 
-        Distances are measured where the predictions are; on the CPU by a thread a core, in compiled code.
+        Distances are measured where the predictions are; on the CPU in one thread per core, in compiled code.
         """
         dscs, masks = [], []
         for case, at in self.val.case_ranges():
@@ -187,32 +230,63 @@ class Trainer:
             distances = list(pool.map(lambda parts: hd95(*parts), masks))
         return float(np.mean(dscs)), float(np.mean(distances))
 
-    def score(self, row: dict) -> float:
-        """What chooses the best epoch and halves the learning rate."""
-        return row["val_dsc_3d" if self.args.selection == "volume" else "val_dsc"]
+    # Checkpoints -----------------------------------------------------------------------------------------
 
+    def restore(self, path: Path) -> None:
+        """Continue from ``last.pt``: the end of an epoch, or a step in the middle of one."""
+        state = load_checkpoint(path, self.device)
+        try:
+            # Whether Adam is fused belongs to the device, not to the run that may have come from another.
+            for group in state["optimiser"]["param_groups"]:
+                group["fused"] = self.optimiser.defaults["fused"]
+            self.network.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.lr_rule.load_state_dict(state["rate"])
+            self.log = state["log"]
+            if state["so_far"]:
+                self.totals = EpochTotals(**state["so_far"])
+            restore_random_states(state["random"])
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            found = type(error).__name__
+            raise InputError(f"{path}: expected the state of this run, found another ({found})") from None
+        if not self.totals.n_steps and self.is_best():
+            # The kill may have come between last.pt and best.pt.
+            self.save_best(path.parent)
 
-def slice_dsc(counts: Tensor) -> float:
-    """Mean DSC over slices and foreground classes; counts (3, N, K) as ``intersection_and_sizes`` gives them."""
-    return float(dsc_from_counts(*counts)[:, 1:].mean())
+    def save_and_stop(self, epoch: int, out: Path) -> None:
+        """Save the epoch under way, so that only the rest of it is left to do; raises ``KeyboardInterrupt``."""
+        steps = self.totals.n_steps
+        if steps:
+            self.check_finite(epoch)
+            self.save_state(epoch, out)
+        raise KeyboardInterrupt(f"stopped at epoch {epoch}, step {steps}; --resume goes on from there")
 
+    def save_epoch(self, out: Path) -> None:
+        """After a kill last.pt is what counts: the log is written from it, and best.pt where its epoch is the best."""
+        self.save_state(self.log[-1]["epoch"], out)
+        write_rows(out / "log.csv", self.log, LOG_COLUMNS)
+        if self.is_best():
+            self.save_best(out)
 
-def build_trainer(args: argparse.Namespace, meta: Meta, device: torch.device) -> Trainer:
-    seed_everything(args.seed)
-    options = {"gdl": {"absent": args.gdl_absent}, "hausdorff": {"convention": args.hausdorff}}
-    objective = Objective(args.region, args.contour, options)
-    maps = wanted_maps(args, objective)
-    train, val = open_parts(
-        meta, maps=maps, convention=args.distance_map, resident=args.resident, device=device
-    )
-    num_classes = len(meta.class_names)
-    network = NETWORKS[args.network](len(meta.modalities), num_classes, width=args.width)
-    network = network.to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.Adam(network.parameters(), lr=args.lr, fused=device.type == "cuda")
-    schedule = schedules.build(args.alpha, start=args.alpha_start, step=args.alpha_step, epochs=args.epochs)
-    return Trainer(
-        args=args, device=device, network=network,
-        forward=Compiled(network) if args.compile and not args.detect_anomaly and device.type == "cuda" else network,
-        optimiser=optimiser, rate=RATES[args.lr_rule](optimiser), schedule=schedule, objective=objective,
-        train=train, val=val, num_classes=num_classes,
-    )
+    def is_best(self) -> bool:
+        """Whether the last epoch is the best so far."""
+        *earlier, last = map(self.score, self.log)
+        return last > max(earlier, default=-math.inf)
+
+    def save_best(self, out: Path) -> None:
+        row = self.log[-1]
+        save_checkpoint(out / "best.pt", {"model": self.network.state_dict(), "epoch": row["epoch"], "log": row})
+
+    def save_state(self, epoch: int, out: Path) -> None:
+        """Write last.pt, from which a run resumes: ``epoch`` is the one that ended last or is under way."""
+        save_checkpoint(out / "last.pt", {
+            "model": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "rate": self.lr_rule.state_dict(),
+            "epoch": epoch,
+            "log": self.log,
+            "so_far": self.totals.state(),
+            "random": random_states(),
+        })

@@ -1,0 +1,87 @@
+"""A run's folder: whether it holds the run that was asked for, and what a session writes into it first."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+
+from boundary_loss.schedules import SCHEDULES
+from environment.provenance import provenance
+from training.settings import Settings, first_difference, flag, settings_of_config
+from utils import InputError, leftovers, read_json, read_rows, write_json
+
+
+def read_settings(out: Path) -> Settings:
+    """The settings of the run in ``out``; ``InputError`` where there is none or its config.json is damaged."""
+    path = out / "config.json"
+    return settings_of_config(read_json(path), path)
+
+
+def holds_run(out: Path) -> bool:
+    """Whether ``out`` holds a run; ``InputError`` where it holds anything else."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: expected a new folder or a run, found a file")
+    # A kill may have left an unfinished write.
+    if not out.exists() or not set(out.iterdir()) - set(leftovers(out)):
+        return False
+    if not (out / "config.json").exists():
+        raise InputError(f"{out}: expected a new or empty folder or a run, found neither")
+    return True
+
+
+def check_run_folder(out: Path, settings: Settings, *, resume: bool) -> bool:
+    """True where there is a run to resume; ``InputError`` where it has other settings or was not asked for."""
+    if not holds_run(out):
+        return False
+    found = read_settings(out)
+    if resume and can_train_longer(settings, found):
+        found = replace(found, epochs=settings.epochs)
+    name = first_difference(settings, found)
+    if name is not None:
+        raise InputError(
+            f"{out}: expected a run with {name} {getattr(settings, name)}, found one with {getattr(found, name)}; "
+            "choose another --out or remove it"
+        )
+    if not resume:
+        raise InputError(f"{out}: expected a new folder, found a run of the same settings; --resume goes on with it")
+    return (out / "last.pt").exists()
+
+
+def can_train_longer(settings: Settings, found: Settings) -> bool:
+    """Whether only more epochs were asked for; not where the schedule is spread over all of them."""
+    is_spread = "epochs" in {field.name for field in fields(SCHEDULES[settings.alpha])}
+    return not is_spread and settings.epochs > found.epochs
+
+
+def check_finished(out: Path, settings: Settings) -> None:
+    """``InputError`` unless ``out`` holds a finished run of exactly these settings; nothing is written."""
+    if not holds_run(out):
+        raise InputError(f"{out}: expected a finished run, found none")
+    found = read_settings(out)
+    name = first_difference(settings, found)
+    if name == "data_fingerprint":
+        raise InputError(
+            f"{out}: found a run on other slices than those that --data names now; RESULTS=<folder> keeps both, or "
+            f"remove {out}"
+        )
+    if name is not None:
+        raise InputError(
+            f"{out}: found a finished run with {flag(name)} {getattr(found, name)}, asked for {flag(name)} "
+            f"{getattr(settings, name)}; RESULTS=<folder> keeps both, or remove {out}"
+        )
+    done = len(read_rows(out / "log.csv", ("epoch",)))
+    if done != settings.epochs:
+        raise InputError(f"{out}: expected a finished run of {settings.epochs} epochs, found {done}; --resume it")
+
+
+def begin_session(out: Path, settings: Settings, data: Path, device: torch.device) -> None:
+    """Write what this process is about to do; metrics of fewer epochs would no longer be true."""
+    for name in ("metrics.csv", "metrics_2d.csv"):
+        (out / name).unlink(missing_ok=True)
+    meta = read_json(data / "meta.json")
+    write_json(out / "config.json", {"settings": settings.to_json(), "data": str(data), "meta": meta})
+    environment = provenance(device)
+    if (out / "env.json").exists():
+        former = read_json(out / "env.json")
+        environment["earlier_sessions"] = [*former.pop("earlier_sessions", []), former]
+    write_json(out / "env.json", environment)

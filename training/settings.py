@@ -1,0 +1,176 @@
+"""Settings: what defines a run, and what only says where and how it is carried out."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from boundary_loss import schedules
+from boundary_loss.distance import CONVENTIONS, REGION_WISE_KINDS
+from losses import CONTOUR_LOSSES, REGION_LOSSES
+from networks import NETWORKS
+from training.lr_rules import LR_RULES
+from utils import InputError, current_word
+
+CHOICES = {
+    "network": NETWORKS,
+    "region": (*REGION_LOSSES, "none"),
+    "contour": (*CONTOUR_LOSSES, "none"),
+    "maps": ("2d", "3d"),
+    "region_wise_map": REGION_WISE_KINDS,
+    "alpha": schedules.SCHEDULES,
+    "lr_rule": LR_RULES,
+    "selection": ("volume", "slice"),
+    "distance_map": CONVENTIONS,
+    "hausdorff": CONVENTIONS,
+    "gdl_absent": ("largest", "authors"),
+    "precision": ("auto", "bf16", "fp32"),
+}
+MINIMA = {"width": 1, "epochs": 1, "batch_size": 1, "seed": 0}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What defines a run: equal settings on the same slices are the same run.
+
+    The defaults are the text of Kervadec et al. 2021. A setting that is added later has a default under which the
+    runs that were made without it keep their meaning. ``InputError`` names the flag of a value out of range.
+    """
+
+    region: str = "gdl"
+    contour: str = "none"
+    maps: str = "2d"                        # signed distances within the slice or the volume
+    region_wise_map: str | None = None      # None: the loss's own
+    alpha: str = "rebalance"
+    alpha_start: float = 0.01
+    alpha_step: float = 0.01
+    network: str = "unet"
+    width: int = 64                         # channels at full resolution
+    epochs: int = 100
+    batch_size: int = 8
+    lr: float = 0.001
+    lr_rule: str = "plateau"
+    selection: str = "volume"               # the validation DSC that chooses the epoch
+    distance_map: str = "paper"
+    hausdorff: str = "paper"
+    gdl_absent: str = "largest"
+    precision: str = "auto"                 # of a run that has begun: bf16 or fp32
+    compile: bool = True
+    deterministic: bool = False
+    seed: int = 0
+    dataset: str = ""
+    data_fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices and not (value is None and name == "region_wise_map"):
+                raise InputError(f"{flag(name)}: expected one of {', '.join(choices)}, found {value}")
+        for name, low in MINIMA.items():
+            if getattr(self, name) < low:
+                raise InputError(f"{flag(name)}: expected at least {low}, found {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise InputError(f"--seed: expected less than 2^32, found {self.seed}")
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"--lr: expected a positive number, found {self.lr}")
+        self.check_losses()
+
+    def check_losses(self) -> None:
+        if self.region == self.contour == "none":
+            raise InputError("--region none --contour none: expected at least one loss, found none")
+        kinds = {REGION_LOSSES[self.region].target_kind} if self.region != "none" else set()
+        kinds |= {CONTOUR_LOSSES[self.contour].target_kind} if self.contour != "none" else set()
+        if self.maps == "3d" and "phi" not in kinds:
+            raise InputError("--maps 3d: expected a loss of signed distances (--contour boundary), found none")
+        if self.region_wise_map and "region-wise" not in kinds:
+            raise InputError("--region-wise-map: expected a region-wise loss, found none")
+        try:
+            self.schedule()
+        except ValueError as error:
+            raise InputError(f"--alpha {self.alpha}: {error}") from None
+
+    def schedule(self) -> schedules.Schedule:
+        """The weights of the two losses over the epochs."""
+        return schedules.build(self.alpha, start=self.alpha_start, step=self.alpha_step, epochs=self.epochs)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+PAPER = Settings()
+# What the authors' code does where it departs from the text: docs/FIDELITY.md.
+AUTHORS = replace(
+    PAPER, alpha="authors", lr_rule="authors", selection="slice", distance_map="authors", hausdorff="authors",
+    gdl_absent="authors",
+)
+PROTOCOLS = {"paper": PAPER, "authors": AUTHORS}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how a run is carried out; free to differ when it resumes, since the result is the same."""
+
+    data: Path
+    out: Path
+    device: str = "auto"
+    resident: str = "auto"
+    detect_anomaly: bool = False
+    resume: bool = False
+    check: bool = False
+
+
+def flag(name: str) -> str:
+    """The flag of a setting: ``--batch-size``."""
+    return f"--{name.replace('_', '-')}"
+
+
+def under_protocol(protocol: str, chosen: Mapping[str, Any]) -> Settings:
+    """The settings of a protocol with those that were ``chosen`` beside it."""
+    chosen = dict(chosen)
+    if protocol == "authors":
+        # Its Hausdorff baseline has a fixed weight (R9), and its target named "increase" rebalances (R2).
+        if chosen.get("contour") == "hausdorff" and "alpha" not in chosen:
+            chosen = {"alpha_start": 0.1, **chosen, "alpha": "constant"}
+        if chosen.get("alpha") == "increase":
+            chosen["alpha"] = "authors"
+    return replace(PROTOCOLS[protocol], **chosen)
+
+
+RENAMED_SETTINGS = ("alpha", "lr_rule", "distance_map", "hausdorff", "gdl_absent")
+
+
+def settings_of_config(config: Mapping[str, Any], path: Path) -> Settings:
+    """The settings in a run's config.json, of this version or an earlier one.
+
+    ``InputError`` names ``path`` where there are none, or where one is unknown or of the wrong type.
+    """
+    found = config.get("settings")
+    if not isinstance(found, Mapping):
+        raise InputError(f"{path}: expected the settings of a run, found {type(found).__name__}")
+    known = {field.name: field for field in fields(Settings)}
+    for name, value in found.items():
+        if name not in known:
+            raise InputError(f"{path}: expected settings that this version knows, found {name}")
+        if not has_type(value, known[name].type):
+            raise InputError(f"{path}: expected {name} to be {known[name].type}, found {value!r}")
+    renamed = {name: current_word(found[name]) for name in RENAMED_SETTINGS if name in found}
+    try:
+        return Settings(**{**found, **renamed})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def has_type(value: object, annotation: object) -> bool:
+    """Whether a value from JSON fits a field's annotation."""
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, annotation)  # type: ignore[arg-type]
+
+
+def first_difference(asked: Settings, found: Settings) -> str | None:
+    """The name of the first setting in which two runs differ."""
+    names = [field.name for field in fields(Settings)]
+    return next((name for name in names if getattr(asked, name) != getattr(found, name)), None)
