@@ -39,7 +39,11 @@ def build_parser() -> Parser:
     add_setting(parser, "width", "channels at full resolution")
     add_setting(parser, "epochs", "epochs")
     add_setting(parser, "batch_size", "slices per step")
+    add_setting(parser, "optimiser", "how the weights are updated")
     add_setting(parser, "lr", "learning rate of the first epoch")
+    add_setting(parser, "betas", "of Adam", type=float, nargs=2)
+    add_setting(parser, "weight_decay", "of the optimiser, added to the gradient")
+    add_setting(parser, "gradient_clip", "largest norm of the whole gradient (none)", type=float)
     add_setting(parser, "seed", "seed of the weights and of the order of the slices")
     add_setting(parser, "precision", "arithmetic of the network; auto is bf16 on a GPU that has it and fp32 elsewhere")
     add_setting(parser, "compile", "torch.compile on CUDA, where it can", action=argparse.BooleanOptionalAction)
@@ -56,15 +60,18 @@ def add_loss_flags(group: Any) -> None:
     add_setting(group, "contour", "contour loss")
     add_setting(group, "maps", "signed distances within the slice or the volume")
     add_setting(group, "region_wise_map", "map of a region-wise loss, where not its own")
+    add_setting(group, "region_classes", "classes that the regional loss is computed over; own: its default")
+    add_setting(group, "contour_classes", "classes that the contour loss is computed over; own: its default")
     add_setting(group, "alpha", "how the weight of the contour loss changes over the epochs")
     add_setting(group, "alpha_start", "alpha of the first epoch, or the constant one")
     add_setting(group, "alpha_step", "what alpha gains per epoch")
+    add_setting(group, "alpha_epochs", "epochs that a schedule is spread over (all of the run)", type=int)
 
 
 def add_protocol_flags(group: Any) -> None:
     group.add_argument("--protocol", choices=list(PROTOCOLS), type=current_word, default="paper",
                        help="sets the flags of this group that are left out, and --alpha")
-    add_setting(group, "lr_rule", "when the learning rate is halved")
+    add_setting(group, "lr_rule", "how the learning rate falls")
     add_setting(group, "selection", "validation DSC that chooses the epoch")
     add_setting(group, "distance_map", "signed distances")
     add_setting(group, "hausdorff", "distances inside the Hausdorff loss")
@@ -85,6 +92,8 @@ def add_execution_flags(group: Any) -> None:
 def parse(arguments: Sequence[str] | None) -> tuple[Settings, Execution]:
     args = vars(build_parser().parse_args(arguments))
     execution = Execution(**{field.name: args.pop(field.name) for field in fields(Execution)})
+    if "betas" in args:
+        args["betas"] = tuple(args["betas"])
     return under_protocol(args.pop("protocol"), args), execution
 
 

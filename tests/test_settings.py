@@ -74,6 +74,8 @@ def changed(setting):
         "region": "dice", "contour": "hausdorff", "region_wise_map": "ac", "alpha": "equal", "precision": "bf16",
         "lr_rule": "authors", "selection": "slice", "distance_map": "authors", "hausdorff": "authors",
         "gdl_absent": "authors", "maps": "3d", "dataset": "wmh", "data_fingerprint": "0",
+        "region_classes": "all", "contour_classes": "all", "alpha_epochs": 50, "optimiser": "sgd", "betas": (0.9, 0.99),
+        "weight_decay": 0.1, "gradient_clip": 12.0,
     }
     if setting.name in others:
         return others[setting.name]
@@ -128,7 +130,8 @@ def test_every_setting_has_a_flag(setting):
     before, _ = train.parse(base)
     value = changed(setting)
     name = setting.name.replace("_", "-")
-    flags = [f"--{name}", str(value)] if not isinstance(value, bool) else [f"--{name}" if value else f"--no-{name}"]
+    words = map(str, value) if isinstance(value, tuple) else [str(value)]
+    flags = [f"--{name}" if value else f"--no-{name}"] if isinstance(value, bool) else [f"--{name}", *words]
     after, _ = train.parse([*base, *flags])
     assert after == replace(before, **{setting.name: value})
 

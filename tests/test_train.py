@@ -179,7 +179,7 @@ def test_stopped_error_is_not_bad_input():
 
 def test_the_authors_learning_rate_rule():
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    rule = lr_rules.AuthorsRule(optimiser)
+    rule = lr_rules.Authors(optimiser, epochs=70)
     halved = []
     for epoch in range(70):
         before = optimiser.param_groups[0]["lr"]

@@ -1,11 +1,10 @@
 """A run's folder: whether it holds the run that was asked for, and what a session writes into it first."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from boundary_loss.schedules import SCHEDULES
 from environment.provenance import provenance
 from training.settings import Settings, first_difference, flag, settings_of_config
 from utils import InputError, leftovers, read_json, read_rows, write_json
@@ -48,9 +47,8 @@ def check_run_folder(out: Path, settings: Settings, *, resume: bool) -> bool:
 
 
 def can_train_longer(settings: Settings, found: Settings) -> bool:
-    """Whether only more epochs were asked for; not where the schedule is spread over all of them."""
-    is_spread = "epochs" in {field.name for field in fields(SCHEDULES[settings.alpha])}
-    return not is_spread and settings.epochs > found.epochs
+    """Whether only more epochs were asked for; not where schedule or learning rate are spread over all of them."""
+    return not settings.is_spread and settings.epochs > found.epochs
 
 
 def check_finished(out: Path, settings: Settings) -> None:

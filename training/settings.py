@@ -1,7 +1,7 @@
 """Settings: what defines a run, and what only says where and how it is carried out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from boundary_loss import schedules
 from boundary_loss.distance import CONVENTIONS, REGION_WISE_KINDS
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import NETWORKS
-from training.lr_rules import LR_RULES
+from training.lr_rules import LR_RULES, SPREAD_RULES
 from utils import InputError, current_word
 
+CLASS_CHOICES = ("own", "all", "foreground")
 CHOICES = {
     "network": NETWORKS,
     "region": (*REGION_LOSSES, "none"),
@@ -20,6 +21,9 @@ CHOICES = {
     "maps": ("2d", "3d"),
     "region_wise_map": REGION_WISE_KINDS,
     "alpha": schedules.SCHEDULES,
+    "region_classes": CLASS_CHOICES,
+    "contour_classes": CLASS_CHOICES,
+    "optimiser": ("adam", "sgd"),
     "lr_rule": LR_RULES,
     "selection": ("volume", "slice"),
     "distance_map": CONVENTIONS,
@@ -42,14 +46,21 @@ class Settings:
     contour: str = "none"
     maps: str = "2d"                        # signed distances within the slice or the volume
     region_wise_map: str | None = None      # None: the loss's own
+    region_classes: str = "own"             # classes that a loss is computed over; own: the loss's default
+    contour_classes: str = "own"
     alpha: str = "rebalance"
     alpha_start: float = 0.01
     alpha_step: float = 0.01
+    alpha_epochs: int | None = None         # of schedules that are spread over epochs; None: all epochs of the run
     network: str = "unet"
     width: int = 64                         # channels at full resolution
     epochs: int = 100
     batch_size: int = 8
+    optimiser: str = "adam"
     lr: float = 0.001
+    betas: tuple[float, float] = (0.9, 0.999)   # of Adam
+    weight_decay: float = 0.0
+    gradient_clip: float | None = None      # largest norm of the whole gradient
     lr_rule: str = "plateau"
     selection: str = "volume"               # the validation DSC that chooses the epoch
     distance_map: str = "paper"
@@ -74,6 +85,12 @@ class Settings:
             raise InputError(f"--seed: expected less than 2^32, found {self.seed}")
         if not 0 < self.lr < math.inf:
             raise InputError(f"--lr: expected a positive number, found {self.lr}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"--betas: expected two numbers from 0 to below 1, found {self.betas}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"--weight-decay: expected a number of at least 0, found {self.weight_decay}")
+        if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
+            raise InputError(f"--gradient-clip: expected a positive number, found {self.gradient_clip}")
         self.check_losses()
 
     def check_losses(self) -> None:
@@ -92,7 +109,14 @@ class Settings:
 
     def schedule(self) -> schedules.Schedule:
         """The weights of the two losses over the epochs."""
-        return schedules.build(self.alpha, start=self.alpha_start, step=self.alpha_step, epochs=self.epochs)
+        epochs = self.epochs if self.alpha_epochs is None else self.alpha_epochs
+        return schedules.build(self.alpha, start=self.alpha_start, step=self.alpha_step, epochs=epochs)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether schedule or learning rate are spread over all epochs, so that more epochs are another run."""
+        names = {field.name for field in fields(schedules.SCHEDULES[self.alpha])}
+        return self.lr_rule in SPREAD_RULES or ("epochs" in names and self.alpha_epochs is None)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -155,6 +179,8 @@ def settings_of_config(config: Mapping[str, Any], path: Path) -> Settings:
         if not has_type(value, known[name].type):
             raise InputError(f"{path}: expected {name} to be {known[name].type}, found {value!r}")
     renamed = {name: current_word(found[name]) for name in RENAMED_SETTINGS if name in found}
+    if "betas" in found:
+        renamed["betas"] = tuple(found["betas"])
     try:
         return Settings(**{**found, **renamed})
     except InputError as error:
@@ -163,7 +189,11 @@ def settings_of_config(config: Mapping[str, Any], path: Path) -> Settings:
 
 def has_type(value: object, annotation: object) -> bool:
     """Whether a value from JSON fits a field's annotation."""
-    if annotation is float:
+    if annotation == tuple[float, float]:
+        return isinstance(value, Sequence) and len(value) == 2 and all(has_type(part, float) for part in value)
+    if annotation in (float, float | None):
+        if value is None:
+            return annotation == float | None
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)

@@ -40,7 +40,7 @@ LOG_COLUMNS = (
 class Trainer:
     """One run. ``Trainer(settings, meta, device).fit(folder)`` trains what is missing and leaves the folder whole.
 
-    ``log`` has a dictionary of LOG_COLUMNS for each finished epoch, ``totals`` the epoch under way. Nothing in a
+    ``log`` has a dictionary of ``log_columns`` for each finished epoch, ``totals`` the epoch under way. Nothing in a
     training step waits for the device.
     """
 
@@ -50,20 +50,19 @@ class Trainer:
     ):
         seed_everything(settings.seed)
         self.settings, self.device, self.detect_anomaly = settings, device, detect_anomaly
-        options = {"gdl": {"absent": settings.gdl_absent}, "hausdorff": {"convention": settings.hausdorff}}
-        self.objective = Objective(settings.region, settings.contour, options)
+        self.class_names, self.num_classes = meta.class_names, len(meta.class_names)
+        self.objective = build_objective(settings, self.num_classes)
         self.schedule = settings.schedule()
         maps = self.objective.map_name(phi=f"phi{settings.maps}", region_wise=settings.region_wise_map)
         self.train, self.val = open_parts(
             meta, maps=maps, convention=settings.distance_map, resident=resident, device=device
         )
-        self.num_classes = len(meta.class_names)
         network = NETWORKS[settings.network](len(meta.modalities), self.num_classes, width=settings.width)
         self.network = network.to(device, memory_format=torch.channels_last)
         compiled = settings.compile and not detect_anomaly and device.type == "cuda"
         self.forward = Compiled(self.network) if compiled else self.network
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.lr, fused=device.type == "cuda")
-        self.lr_rule = LR_RULES[settings.lr_rule](self.optimiser)
+        self.optimiser = build_optimiser(settings, self.network)
+        self.lr_rule = LR_RULES[settings.lr_rule](self.optimiser, settings.epochs)
         self.log: list[dict] = []
         self.stop = StopRequest()
         self.new_epoch()
@@ -76,7 +75,7 @@ class Trainer:
         ``KeyboardInterrupt`` after a stop request, once the step under way and the state are saved.
         """
         epochs, slices, done = self.settings.epochs, len(self.train), len(self.log)
-        write_rows(out / "log.csv", self.log, LOG_COLUMNS)
+        write_rows(out / "log.csv", self.log, self.log_columns)
         seen = done * slices + self.totals.n_slices
         name = f"{out.parent.name} {out.name}"
         with self.stop, progress(total=epochs * slices, initial=seen, unit="slice", desc=name) as bar:
@@ -110,6 +109,12 @@ class Trainer:
         self.log.append(row)
         self.new_epoch()
         return row
+
+    @property
+    def log_columns(self) -> tuple[str, ...]:
+        """LOG_COLUMNS, and the 3D DSC of each foreground class where there are several."""
+        classes = self.class_names[1:] if self.num_classes > 2 else ()
+        return (*LOG_COLUMNS, *(f"val_dsc_3d_{name}" for name in classes))
 
     def score(self, row: dict) -> float:
         """The validation DSC that chooses the best epoch and lowers the learning rate."""
@@ -147,7 +152,10 @@ class Trainer:
         loss = self.objective.weigh(terms, weights)
         self.optimiser.zero_grad(set_to_none=True)
         self.backward(loss, epoch)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        if self.settings.gradient_clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.gradient_clip, norm)
         self.optimiser.step()
         counts = intersection_and_sizes(logits.detach().argmax(1), batch.label, self.num_classes)
         self.totals.add((loss, *terms, norm), counts)
@@ -208,27 +216,33 @@ class Trainer:
             values = (self.objective.weigh(terms, weights), *terms, logits.new_zeros(()))
             totals.add(values, intersection_and_sizes(prediction, batch.label, self.num_classes))
             self.stop.check()
-        dsc_3d, hd95_3d = self.volume_metrics(totals.counts.cpu(), predictions)
         return {
             "val_loss": float(totals.means(self.settings.batch_size)[0]), "val_dsc": totals.slice_dsc(),
-            "val_dsc_3d": dsc_3d, "val_hd95_3d_mm": hd95_3d,
+            **self.volume_metrics(totals.counts.cpu(), predictions),
         }
 
-    def volume_metrics(self, counts: Tensor, predictions: Tensor) -> tuple[float, float]:
-        """Mean 3D DSC and HD95 in mm over cases and foreground classes; counts (3, N, K), predictions (N, H, W).
+    def volume_metrics(self, counts: Tensor, predictions: Tensor) -> dict[str, float]:
+        """Mean 3D DSC and HD95 in mm over cases and foreground classes, and the DSC of each of several classes.
 
+        counts (3, N, K): intersection, prediction, reference; predictions (N, H, W).
         Distances are measured where the predictions are; on the CPU in one thread per core, in compiled code.
         """
         dscs, masks = [], []
         for case, at in self.val.case_ranges():
-            dsc = dsc_from_counts(*counts[:, at].sum(1))                            # (K,)
-            dscs.append(float(dsc[1:].mean()))
+            dscs.append(dsc_from_counts(*counts[:, at].sum(1))[1:])                 # (K - 1,)
             spacing = (case.spacing[2], *case.spacing[:2])
             reference = self.val.label[at].to(predictions.device)                   # (Z, H, W)
             masks += [(predictions[at] == k, reference == k, spacing) for k in range(1, self.num_classes)]
         with ThreadPoolExecutor(1 if predictions.is_cuda else core_count()) as pool:
             distances = list(pool.map(lambda parts: hd95(*parts), masks))
-        return float(np.mean(dscs)), float(np.mean(distances))
+        found = {
+            "val_dsc_3d": float(np.mean([float(dsc.mean()) for dsc in dscs])),
+            "val_hd95_3d_mm": float(np.mean(distances)),
+        }
+        if self.num_classes > 2:
+            of_class = torch.stack(dscs).mean(dim=0).tolist()
+            found |= {f"val_dsc_3d_{name}": dsc for name, dsc in zip(self.class_names[1:], of_class, strict=True)}
+        return found
 
     # Checkpoints -----------------------------------------------------------------------------------------
 
@@ -266,7 +280,7 @@ class Trainer:
     def save_epoch(self, out: Path) -> None:
         """After a kill last.pt is what counts: the log is written from it, and best.pt where its epoch is the best."""
         self.save_state(self.log[-1]["epoch"], out)
-        write_rows(out / "log.csv", self.log, LOG_COLUMNS)
+        write_rows(out / "log.csv", self.log, self.log_columns)
         if self.is_best():
             self.save_best(out)
 
@@ -290,3 +304,21 @@ class Trainer:
             "so_far": self.totals.state(),
             "random": random_states(),
         })
+
+
+def build_objective(settings: Settings, num_classes: int) -> Objective:
+    classes = {"own": None, "all": tuple(range(num_classes)), "foreground": tuple(range(1, num_classes))}
+    options: dict[str, dict] = {"gdl": {"absent": settings.gdl_absent}, "hausdorff": {"convention": settings.hausdorff}}
+    for loss, chosen in ((settings.region, settings.region_classes), (settings.contour, settings.contour_classes)):
+        if classes[chosen] is not None:
+            options.setdefault(loss, {})["classes"] = classes[chosen]
+    return Objective(settings.region, settings.contour, options)
+
+
+def build_optimiser(settings: Settings, network: torch.nn.Module) -> torch.optim.Optimizer:
+    """Adam, or SGD with Nesterov momentum 0.99 (nnU-Net's); fused on CUDA."""
+    options = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    options["fused"] = next(network.parameters()).is_cuda
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(network.parameters(), momentum=0.99, nesterov=True, **options)
+    return torch.optim.Adam(network.parameters(), betas=settings.betas, **options)
