@@ -75,7 +75,7 @@ def changed(setting):
         "lr_rule": "authors", "selection": "slice", "distance_map": "authors", "hausdorff": "authors",
         "gdl_absent": "authors", "maps": "3d", "dataset": "wmh", "data_fingerprint": "0",
         "region_classes": "all", "contour_classes": "all", "alpha_epochs": 50, "optimiser": "sgd", "betas": (0.9, 0.99),
-        "weight_decay": 0.1, "gradient_clip": 12.0,
+        "weight_decay": 0.1, "gradient_clip": 12.0, "augment": "flips",
     }
     if setting.name in others:
         return others[setting.name]

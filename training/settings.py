@@ -10,6 +10,7 @@ from boundary_loss import schedules
 from boundary_loss.distance import CONVENTIONS, REGION_WISE_KINDS
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import NETWORKS
+from training.augmentation import AUGMENTATIONS
 from training.lr_rules import LR_RULES, SPREAD_RULES
 from utils import InputError, current_word
 
@@ -25,6 +26,7 @@ CHOICES = {
     "contour_classes": CLASS_CHOICES,
     "optimiser": ("adam", "sgd"),
     "lr_rule": LR_RULES,
+    "augment": AUGMENTATIONS,
     "selection": ("volume", "slice"),
     "distance_map": CONVENTIONS,
     "hausdorff": CONVENTIONS,
@@ -62,6 +64,7 @@ class Settings:
     weight_decay: float = 0.0
     gradient_clip: float | None = None      # largest norm of the whole gradient
     lr_rule: str = "plateau"
+    augment: str = "none"
     selection: str = "volume"               # the validation DSC that chooses the epoch
     distance_map: str = "paper"
     hausdorff: str = "paper"

@@ -17,6 +17,7 @@ from environment.cores import core_count
 from losses import Objective
 from networks import NETWORKS
 from sliced_data.meta import Meta
+from training.augmentation import augment
 from training.checkpoints import (
     load_checkpoint,
     random_states,
@@ -131,7 +132,8 @@ class Trainer:
         weights = self.objective.weights(self.schedule, epoch)
         order = self.order(epoch)[self.totals.n_slices :]
         for batch in batches(self.train, order, self.settings.batch_size, self.device):
-            self.step(batch, epoch, weights)
+            place = {"seed": self.settings.seed, "epoch": epoch, "step": self.totals.n_steps}
+            self.step(augment(batch, self.settings.augment, **place), epoch, weights)
             bar.update(len(batch.label))
             self.stop.check()
         self.check_finite(epoch)
