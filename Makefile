@@ -11,7 +11,7 @@ include experiments.mk
 PYTHON ?= python3
 VENV ?= .venv
 SEEDS ?= 0 1 2
-BASELINE ?= gdl
+BASELINE ?=
 DEVICE ?= auto
 ARGS ?=
 SLICE_ARGS ?=
@@ -19,6 +19,8 @@ EVAL_ARGS ?=
 DATA ?= data
 RESULTS ?= results
 RAW ?=
+# A data set of your own: LAYOUT=nnunet RAW=<folder> make <name>-<row>, a name without a hyphen.
+LAYOUT ?=
 # Lesion masks (NIfTI) for make bench; without them it makes its own.
 MASKS ?=
 
@@ -30,9 +32,18 @@ READY := $(VENV)/.ready
 # Only what experiments.mk defines is a row or a table, not what the environment happens to have.
 defined = $(sort $(foreach v,$(filter $(1)_%,$(.VARIABLES)),$(if $(filter file,$(origin $(v))),$(v:$(1)_%=%))))
 ROWS := $(call defined,ROW)
-TABLES := $(call defined,TABLE)
+ifneq ($(LAYOUT),)
+OWN := $(filter-out $(DATASETS),$(sort $(foreach goal,$(MAKECMDGOALS),$(firstword $(subst -, ,$(goal))))))
+DATASETS += $(OWN)
+endif
+# A demo has the tables of its data set, any other name those of experiments.mk's "own": $(call paper,isles-demo)
+paper = $(if $(filter $(OWN),$(1)),own,$(patsubst %-demo,%,$(1)))
+tables = $(patsubst $(call paper,$(1))_%,%,$(filter $(call paper,$(1))_%,$(call defined,TABLE)))
+# The rows of a table: $(call rows,isles,table1)
+rows = $(TABLE_$(call paper,$(1))_$(2))
+baseline = $(or $(BASELINE),$(BASELINE_$(call paper,$(1))),gdl)
 # For the figures, which draw the rows that are finished in the order of the tables.
-ORDER := $(foreach table,$(TABLES),--table $(table) $(TABLE_$(table)))
+order = $(foreach table,$(call tables,$(1)),--table $(table) $(call rows,$(1),$(table)))
 DEMO_ROWS := gdl gdl-boundary
 # Three seeds are for tables; the demo shows one unless told otherwise.
 DEMO_SEEDS := $(if $(filter file,$(origin SEEDS)),0,$(SEEDS))
@@ -42,11 +53,11 @@ raw = $(if $(filter %-demo,$(1)),$(DATA)/raw/$(1),$(or $(RAW),$(DATA)/raw/$(1)))
 # The metrics of a row of a data set, all seeds: $(call metrics,isles,gdl)
 metrics = $(foreach seed,$(SEEDS),$(RESULTS)/$(1)/$(2)/seed$(seed)/metrics.csv)
 # Arguments of a table: $(call outputs,<data set>,<table>,<name of the output>)
-outputs = $(RESULTS)/$(1) --rows $(TABLE_$(2)) --name $(3) --seeds $(SEEDS) $(FLAGS_$(2))
+outputs = $(RESULTS)/$(1) --rows $(call rows,$(1),$(2)) --name $(3) --seeds $(SEEDS) $(FLAGS_$(2))
 # Whether a table has the baseline, so that its other rows are tested against it.
-tested = $(filter $(BASELINE),$(TABLE_$(1)))
+tested = $(filter $(call baseline,$(1)),$(call rows,$(1),$(2)))
 # The rows and tables of a data set among the goals: figures beside them wait for them under -j.
-wanted = $(filter $(addprefix $(1)-,$(ROWS) $(TABLES)),$(MAKECMDGOALS))
+wanted = $(filter $(addprefix $(1)-,$(ROWS) $(call tables,$(1))),$(MAKECMDGOALS))
 
 .PHONY: help
 help: ## every target, one line each
@@ -54,14 +65,15 @@ help: ## every target, one line each
 	@printf '  %-28s %s\n' \
 	  '<data set>-<row>' 'one row, all SEEDS, then its line of the table' \
 	  '<data set>-data' 'slices and distance maps of a data set' \
-	  '<data set>-table1' 'all rows of Table 1, then the table and tests against BASELINE; likewise -table3, -midl' \
+	  '<data set>-<table>' 'all rows of a table, then the table and tests of its rows against BASELINE' \
 	  '<data set>-curves' 'learning curves of the runs that exist' \
 	  '<data set>-pictures' 'contours and errors on validation slices, of the runs that exist' \
 	  '<data set>-figures' 'curves, pictures, box plots, maps, lesion shares' \
 	  '<data set>-report' 'a page of all runs that exist: tables, curves, slices to leaf through'
-	@printf '\ndata sets: %s\nrows:      %s\n' '$(DATASETS)' '$(ROWS)' | fold -s -w 110
+	@printf '\ndata sets: %s\nrows:      %s\ntables:    %s\n' '$(DATASETS)' '$(ROWS)' \
+	  '$(foreach d,$(filter-out %-demo,$(DATASETS)),$(addprefix $(d)-,$(call tables,$(d))))' | fold -s -w 110
 	@printf '\n'; printf '%s\n' 'variables: SEEDS="0 1 2"  RAW=<folder of the raw data>  ARGS="<flags of train.py>"  SLICE_ARGS="<flags of preprocess.py>"' \
-	  '           EVAL_ARGS="<flags of eval.py run>"  BASELINE=gdl  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>' \
+	  '           EVAL_ARGS="<flags of eval.py run>"  BASELINE=<row>  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>' \
 	  '           DATA=<folder of the slices>  RESULTS=<folder of the runs>: other folders keep variants side by side'
 
 .PHONY: setup
@@ -147,17 +159,17 @@ $(DATA)/.$(1).options: FORCE
 	@$$(KEEP)
 
 $(DATA)/$(1)/meta.json: $(DATA)/.$(1).options | $(READY) $(if $(filter %-demo,$(1)),$(DATA)/raw/$(1))
-	$$(PY) preprocess.py $(1) --source "$$(call raw,$(1))" --dest $$(@D) $$(SLICE_$(1)) $$(SLICE_ARGS) $$(if $$(wildcard $$@),--check)
+	$$(PY) preprocess.py $(1) $(if $(filter $(OWN),$(1)),--layout $(LAYOUT)) --source "$$(call raw,$(1))" --dest $$(@D) $$(SLICE_$(1)) $$(SLICE_ARGS) $$(if $$(wildcard $$@),--check)
 	@touch $$@
 
 $(1)-curves $(1)-pictures $(1)-report: $(1)-%: | $(READY) $(call wanted,$(1))
-	@$$(PY) eval.py $$* $(RESULTS)/$(1) $$(ORDER) $$(if $$(filter curves,$$*),,--baseline $$(BASELINE))
+	@$$(PY) eval.py $$* $(RESULTS)/$(1) $$(call order,$(1)) $$(if $$(filter curves,$$*),,--baseline $$(call baseline,$(1)))
 
 $(1)-figures: | $(READY) $(call wanted,$(1))
-	@$$(PY) eval.py figures $(RESULTS)/$(1) $$(ORDER) --baseline $$(BASELINE)
+	@$$(PY) eval.py figures $(RESULTS)/$(1) $$(call order,$(1)) --baseline $$(call baseline,$(1))
 
 $(1)-%:
-	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(TABLES), found $$*" >&2; exit 2
+	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(call tables,$(1)), found $$*" >&2; exit 2
 endef
 
 # $(call row,D,R): the runs of row R on data set D. A killed run resumes where it stopped; metrics.csv comes last.
@@ -183,13 +195,13 @@ endef
 define table
 .PHONY: $(1)-$(2)
 $(1)-$(2): $(RESULTS)/$(1)/$(2).md
-	@cat $$<; $$(if $$(call tested,$(2)),echo; cat $(RESULTS)/$(1)/$(2)-tests.md)
+	@cat $$<; $$(if $$(call tested,$(1),$(2)),echo; cat $(RESULTS)/$(1)/$(2)-tests.md)
 
-$(RESULTS)/$(1)/$(2).md: $$(foreach row,$$(TABLE_$(2)),$$(call metrics,$(1),$$(row))) $(RESULTS)/.choices
-	@$$(if $$(call tested,$(2)),$$(PY) eval.py compare $$(call outputs,$(1),$(2),$(2)-tests) --baseline $$(BASELINE) > /dev/null)
+$(RESULTS)/$(1)/$(2).md: $$(foreach row,$$(call rows,$(1),$(2)),$$(call metrics,$(1),$$(row))) $(RESULTS)/.choices
+	@$$(if $$(call tested,$(1),$(2)),$$(PY) eval.py compare $$(call outputs,$(1),$(2),$(2)-tests) --baseline $$(call baseline,$(1)) > /dev/null)
 	@$$(PY) eval.py table $$(call outputs,$(1),$(2),$(2)) > /dev/null
 endef
 
 $(foreach d,$(DATASETS),$(eval $(call dataset,$(d))))
 $(foreach d,$(DATASETS),$(foreach r,$(ROWS),$(eval $(call row,$(d),$(r)))))
-$(foreach d,$(DATASETS),$(foreach t,$(TABLES),$(eval $(call table,$(d),$(t)))))
+$(foreach d,$(DATASETS),$(foreach t,$(call tables,$(d)),$(eval $(call table,$(d),$(t)))))

@@ -1,4 +1,7 @@
-# One line of flags for train.py a row; what a line leaves out is train.py's default, the paper's value.
+# One line of flags for train.py per row; what a line leaves out is train.py's default, the paper's value. Then the rows
+# of each paper's tables, and one line of defaults per data set.
+
+# Boundary loss (Kervadec et al. 2019, 2021) ---------------------------------------------------------------------------
 
 ROW_boundary                    := --region none --contour boundary
 ROW_hausdorff                   := --region none --contour hausdorff
@@ -26,19 +29,78 @@ $(foreach alpha,$(ALPHAS),$(eval ROW_gdl-boundary-constant-$(alpha) := --region 
 
 ROW_midl-gdl-boundary           := --region gdl --contour boundary --alpha midl
 
-# The rows of each table, in the order of the papers.
-TABLE_table1 := boundary hausdorff gdl gdl-boundary gdl-boundary-3d gdl-hausdorff unet-ce unet-ce-boundary focal focal-boundary
-TABLE_table3 := gdl $(foreach alpha,0.001 0.01 0.05 0.1 0.5 1 1.5 2,gdl-boundary-constant-$(alpha)) \
-                gdl-boundary-increase gdl-boundary
-TABLE_midl   := boundary gdl midl-gdl-boundary
+# Region-wise loss (Valverde and Tohka 2022) ---------------------------------------------------------------------------
+
+ROW_rrw                         := --region none --contour region-wise
+ROW_rrw-ce                      := --region none --contour rrw-ce
+ROW_dice                        := --region dice
+ROW_dice-boundary               := --region dice --contour boundary --contour-classes all --alpha gradual
+# Strategies of section 4.4: a region-wise loss alone, and beside Dice or cross-entropy with equal or gradual weights.
+ROW_rw-boundary-alone           := --region none --contour region-wise --region-wise-map boundary
+ROW_rw-boundary-dice-equal      := --region dice --contour region-wise --region-wise-map boundary --alpha equal
+ROW_rw-boundary-dice-gradual    := --region dice --contour region-wise --region-wise-map boundary --alpha gradual
+ROW_rw-boundary-ce-equal        := --region ce --contour region-wise --region-wise-map boundary --alpha equal
+ROW_rw-boundary-ce-gradual      := --region ce --contour region-wise --region-wise-map boundary --alpha gradual
+ROW_rrw-alone                   := --region none --contour region-wise
+ROW_rrw-dice-equal              := --region dice --contour region-wise --alpha equal
+ROW_rrw-dice-gradual            := --region dice --contour region-wise --alpha gradual
+ROW_rrw-ce-equal                := --region ce --contour region-wise --alpha equal
+ROW_rrw-ce-gradual              := --region ce --contour region-wise --alpha gradual
+
+# Breast ultrasound (Odonnat and Pham) ---------------------------------------------------------------------------------
+
+ROW_ce                          := --region ce
+ROW_ce-boundary-combination     := --region ce --contour boundary --alpha equal
+ROW_ce-boundary-scheduling      := --region ce --contour boundary --alpha busi-linear
+ROW_ce-boundary-rebalance       := --region ce --contour boundary --alpha busi-rebalance
+
+# Tables: their rows in the order of the papers ------------------------------------------------------------------------
+
+TABLE_isles_table1 := boundary hausdorff gdl gdl-boundary gdl-boundary-3d gdl-hausdorff unet-ce unet-ce-boundary focal focal-boundary
+TABLE_isles_table3 := gdl $(foreach alpha,0.001 0.01 0.05 0.1 0.5 1 1.5 2,gdl-boundary-constant-$(alpha)) \
+                      gdl-boundary-increase gdl-boundary
+TABLE_isles_midl   := boundary gdl midl-gdl-boundary
+TABLE_wmh_table1   := $(TABLE_isles_table1)
+TABLE_wmh_table3   := $(TABLE_isles_table3)
+TABLE_wmh_midl     := $(TABLE_isles_midl)
+TABLE_acdc_table2  := rrw rrw-ce dice focal dice-boundary
+TABLE_brats_table3 := $(TABLE_acdc_table2)
+TABLE_kits_table4  := $(TABLE_acdc_table2)
+TABLE_busi_table1  := ce ce-boundary-combination ce-boundary-scheduling ce-boundary-rebalance
+# Any other data set has the tables of the boundary loss.
+TABLE_own_table1   := $(TABLE_isles_table1)
+TABLE_own_table3   := $(TABLE_isles_table3)
 # MIDL's figures are means over slices.
 FLAGS_midl              := --level slice
 FLAGS_midl-gdl-boundary := --level slice
 
-# Data sets; those named *-demo are generated, small, and train in minutes on two cores.
-DATASETS := isles wmh isles-demo wmh-demo
+# The row that a table's other rows are tested against, where it is not gdl.
+BASELINE_acdc  := rrw
+BASELINE_brats := rrw
+BASELINE_kits  := rrw
+BASELINE_busi  := ce
+
+# Data sets; those named *-demo are generated, small, and train in minutes on two cores. ---------------------------------
+
+DATASETS := isles wmh acdc brats kits busi
+DATASETS += $(DATASETS:%=%-demo)
+
+# Region-wise paper: nnU-Net's settings as far as another network can have them.
+TRAIN_acdc  := --epochs 300 --lr 0.0001 --weight-decay 0.00003 --gradient-clip 12 --lr-rule poly
+TRAIN_brats := --epochs 100 --lr 0.0001 --weight-decay 0.00003 --gradient-clip 12 --lr-rule poly
+TRAIN_kits  := --epochs 100 --lr 0.0001 --weight-decay 0.00003 --gradient-clip 12 --lr-rule poly
+TRAIN_busi  := --network resnet34-unet --epochs 20 --batch-size 16 --lr-rule constant
+
 SLICE_isles-demo := --size 96 --val 4
 SLICE_wmh-demo   := --size 96 --val 3
+SLICE_acdc-demo  := --size 64
+SLICE_brats-demo := --size 64
+SLICE_kits-demo  := --size 64
+SLICE_busi-demo  := --size 64
 # The paper raises alpha to 0.99 in 100 epochs, the demos to 0.91 in 16; smaller batches give as many steps from fewer slices.
 TRAIN_isles-demo := --width 16 --batch-size 4 --epochs 16 --alpha-step 0.06
 TRAIN_wmh-demo   := --width 16 --batch-size 4 --epochs 16 --alpha-step 0.06
+TRAIN_acdc-demo  := --width 8 --batch-size 4 --epochs 16 --alpha-step 0.06 --lr-rule poly
+TRAIN_brats-demo := $(TRAIN_acdc-demo)
+TRAIN_kits-demo  := $(TRAIN_acdc-demo)
+TRAIN_busi-demo  := --width 8 --batch-size 4 --epochs 16 --lr-rule constant
