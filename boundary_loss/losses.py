@@ -199,20 +199,20 @@ class GeneralizedDice(_Loss):
 
     Eq. 1 weighs a class by 1 / volume^2, which an image without the class leaves undefined. absent="largest":
     the largest weight among the image's classes, so that false positives there still count (MONAI's choice).
-    absent="reference": the authors' 1 / (volume + 1e-10)^2, under which an image without a class has a loss
+    absent="authors": the authors' 1 / (volume + 1e-10)^2, under which an image without a class has a loss
     of 1 whatever the prediction, and next to no gradient.
     """
 
     def __init__(self, absent="largest", classes=None) -> None:
         super().__init__(classes)
-        if absent not in ("largest", "reference"):
-            raise ValueError(f"absent: expected largest or reference, found {absent!r}")
+        if absent not in ("largest", "authors"):
+            raise ValueError(f"absent: expected largest or authors, found {absent!r}")
         self.absent = absent
 
     def compute(self, log_probs: Tensor, target: Tensor) -> Tensor:
         probs = log_probs.exp()
         volumes = _pixel_sum(target)  # (B, C)
-        if self.absent == "reference":
+        if self.absent == "authors":
             weights = 1.0 / (volumes + 1e-10).square()  # (B, C)
         else:  # only ratios of weights matter; with 1 for the smallest class present none can underflow
             pixels = float(target[0, 0].numel())
@@ -312,7 +312,7 @@ class Hausdorff(_SpacedLoss):
     """Mean of squared error times distances to the power beta (Kervadec et al. 2021, section 3.2).
 
     Distances are those to the boundary of the reference and, unless one_sided, of the prediction (softmax of
-    at least 0.5), on both of its sides; 0 for a mask without a boundary. convention="reference": inside the
+    at least 0.5), on both of its sides; 0 for a mask without a boundary. convention="authors": inside the
     masks only, in pixels, the prediction's cut to integers.
     """
 
@@ -321,7 +321,7 @@ class Hausdorff(_SpacedLoss):
     def __init__(self, beta=2.0, one_sided=False, convention="paper", classes=None) -> None:
         super().__init__(classes, beta=beta)
         if convention not in distance.CONVENTIONS:
-            raise ValueError(f"convention: expected paper or reference, found {convention!r}")
+            raise ValueError(f"convention: expected paper or authors, found {convention!r}")
         self.one_sided, self.convention = one_sided, convention
 
     def compute(self, log_probs: Tensor, target: Tensor, spacing: distance.Spacing) -> Tensor:
@@ -329,7 +329,7 @@ class Hausdorff(_SpacedLoss):
         powers = self.distances(target > 0, spacing).pow(self.beta)  # (B, C, *spatial)
         if not self.one_sided:
             distances = self.distances(probs.detach() >= 0.5, spacing)  # (B, C, *spatial)
-            distances = distances.trunc() if self.convention == "reference" else distances
+            distances = distances.trunc() if self.convention == "authors" else distances
             powers = powers + distances.pow(self.beta)
         return ((target - probs).square() * powers).mean()
 

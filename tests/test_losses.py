@@ -16,11 +16,11 @@ from losses import CONTOUR_LOSSES, REGION_LOSSES
 
 ALL = {**REGION_LOSSES, **CONTOUR_LOSSES}
 VARIANTS = ALL | {
-    "gdl-reference": partial(losses.GeneralizedDice, "reference"),
+    "gdl-authors": partial(losses.GeneralizedDice, "authors"),
     "unet-ce-inverse": partial(losses.DistanceWeightedCrossEntropy, frequency="inverse"),
     "focal-root": partial(losses.Focal, 0.5),
     "hausdorff-one-sided": partial(losses.Hausdorff, one_sided=True),
-    "hausdorff-reference": partial(losses.Hausdorff, convention="reference"),
+    "hausdorff-authors": partial(losses.Hausdorff, convention="authors"),
 }
 SATURATED = 1e4
 
@@ -193,7 +193,7 @@ def test_generalised_dice_of_an_image_without_the_class():
     logits, label = random_case((1, 2, 16, 16))
     label.zero_()
     values, gradients = [], []
-    for absent in ("largest", "reference"):
+    for absent in ("largest", "authors"):
         leaf = logits.clone().requires_grad_()
         value = losses.GeneralizedDice(absent)(leaf, label)
         value.backward()
@@ -209,7 +209,7 @@ def test_generalised_dice_of_an_image_without_the_class():
 def test_generalised_dice_conventions_agree_where_all_classes_are_present():
     logits, label = random_case()
     logits, label = logits[:2], label[:2]
-    values = [losses.GeneralizedDice(absent)(logits, label).item() for absent in ("largest", "reference")]
+    values = [losses.GeneralizedDice(absent)(logits, label).item() for absent in ("largest", "authors")]
     assert values[0] == pytest.approx(values[1], rel=1e-6)
 
 
@@ -301,7 +301,7 @@ def test_hausdorff_of_the_authors_code():
     for s, g in zip(probs[:, 1], onehot[:, 1], strict=True):
         inside, predicted = edt(g) if g.any() else 0 * g, np.trunc(edt(s > 0.5))
         expected.append(((g - s) ** 2 * (inside**2 + predicted**2)).mean())
-    loss = losses.Hausdorff(convention="reference")
+    loss = losses.Hausdorff(convention="authors")
     assert loss(logits, label, spacing=(3.0, 3.0)).item() == pytest.approx(np.mean(expected), rel=1e-5)
 
 
@@ -557,8 +557,8 @@ LOGITS, LABEL, MAP = torch.zeros(2, 3, 4, 5), torch.zeros(2, 4, 5, dtype=torch.l
         (lambda: losses.Focal(-1.0), "gamma: expected a finite number of at least 0, found -1.0"),
         (lambda: losses.FocalTversky(gamma=0.0), "gamma: expected a finite number above 0"),
         (lambda: losses.Tversky(alpha=float("nan")), "alpha: expected a finite number"),
-        (lambda: losses.GeneralizedDice("zero"), "absent: expected largest or reference, found 'zero'"),
-        (lambda: losses.Hausdorff(convention="Reference"), "convention: expected paper or reference"),
+        (lambda: losses.GeneralizedDice("zero"), "absent: expected largest or authors, found 'zero'"),
+        (lambda: losses.Hausdorff(convention="Authors"), "convention: expected paper or authors"),
         (lambda: losses.DistanceWeightedCrossEntropy(frequency="none"), "frequency: expected class or inv"),
         (lambda: losses.DistanceWeightedCrossEntropy(sigma=0.0), "sigma: expected a number above 0"),
         (lambda: losses.Hausdorff()(LOGITS, LABEL, spacing=(1.0,) * 4), "spacing: expected 1 to 3 spatial"),

@@ -17,7 +17,7 @@ from sliced_data.meta import read_meta
 from utils import InputError
 
 CPU = torch.device("cpu")
-MAPS = [(None, None), ("phi2d", None), ("phi3d", "paper"), ("phi2d", "reference"), ("rrw", None), ("hausdorff", None)]
+MAPS = [(None, None), ("phi2d", None), ("phi3d", "paper"), ("phi2d", "authors"), ("rrw", None), ("hausdorff", None)]
 
 
 def opened(data, resident, maps=None, convention=None, device=CPU):
