@@ -288,7 +288,7 @@ def test_hausdorff_equals_the_formula(shape, beta, one_sided):
         if not one_sided:
             powers = powers + scipy_boundary_distance(probs[b, k] >= 0.5, spacing[b].numpy()) ** beta
         values.append(((onehot[b, k] - probs[b, k]) ** 2 * powers).mean())
-    loss = losses.Hausdorff(beta, one_sided)
+    loss = losses.Hausdorff(beta, one_sided=one_sided)
     assert loss(logits, label, spacing=spacing).item() == pytest.approx(np.mean(values), rel=1e-5)
 
 
@@ -424,10 +424,17 @@ def test_order_of_the_batch_does_not_matter(loss):
     target = target_of(loss, label, 3)
     spacing = torch.tensor([[1.0, 2.0], [0.5, 0.6], [3.0, 1.0]])
     order = [2, 0, 1]
-    straight = {"spacing": spacing} if loss.uses_spacing else {}
-    mixed = {"spacing": spacing[order]} if loss.uses_spacing else {}
-    found = loss(logits[order], target[order], **mixed).item()
-    assert found == pytest.approx(loss(logits, target, **straight).item(), rel=1e-9)
+    found = loss(logits[order], target[order], spacing[order]).item()
+    assert found == pytest.approx(loss(logits, target, spacing).item(), rel=1e-9)
+
+
+def test_the_spacing_counts_for_the_losses_that_say_so_and_for_no_other():
+    logits, label = random_case()
+    for name, of_name in ALL.items():
+        loss = of_name()
+        target = target_of(loss, label, 3)
+        values = {loss(logits, target, spacing).item() for spacing in (None, (1.0, 1.0), (0.5, 3.0))}
+        assert len(values) == (2 if loss.uses_spacing else 1), name
 
 
 def test_the_reference_costs_less_than_its_opposite(loss):
@@ -481,12 +488,36 @@ def test_a_selected_class_that_is_absent_gives_finite_values_and_gradients(name,
 
 def test_a_loss_of_ones_own_computes_in_float32_under_autocast():
     class Product(losses.Boundary):
-        def compute(self, log_probs, target):
-            return (log_probs.flatten(1) @ target.flatten(1).T).mean()
+        def compute(self, batch):
+            return batch.log_probs.flatten(1) @ batch.target.flatten(1).T
 
     logits = torch.randn(2, 2, 8, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert Product()(logits, logits).dtype == torch.float32
+
+
+def test_a_loss_of_ones_own_gets_what_its_attributes_ask_for():
+    class Error(losses.Loss):
+        skips_background = True
+
+        def compute(self, batch):
+            self.batch = batch
+            return (batch.probs - batch.target).abs()
+
+    logits, label = random_case()
+    loss = Error()
+    probs, onehot = arrays(logits, label)
+    assert loss(logits, label).item() == pytest.approx(np.abs(probs - onehot)[:, 1:].mean(), rel=1e-12)
+    assert loss.batch.spacing == (1.0, 1.0)
+    loss = Error(classes=(2, 0))
+    loss(logits, label, (3.0, 2.0))
+    np.testing.assert_array_equal(loss.batch.target, onehot[:, [2, 0]])
+    assert loss.batch.spacing == (3.0, 2.0)
+
+
+def test_a_loss_without_compute_says_so():
+    with pytest.raises(NotImplementedError, match=r"Loss has no compute\(batch\)"):
+        losses.Loss()(LOGITS, LABEL)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
