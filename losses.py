@@ -1,11 +1,11 @@
-"""What a run minimises: a regional and a contour loss, and the map that they want beside the labels."""
+"""What a run can be trained with: losses by name, their weighted sum (Eq. 6), and the map that they want."""
 
 import math
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from boundary_loss.losses import (
+from boundary_loss import (
     ActiveContour,
     Boundary,
     CrossEntropy,
@@ -18,14 +18,16 @@ from boundary_loss.losses import (
     FocalTversky,
     GeneralizedDice,
     Hausdorff,
+    Loss,
     RegionWise,
     RegionWiseCrossEntropy,
     RegionWiseSquared,
+    Schedule,
     Tversky,
     WeightedCrossEntropy,
 )
 
-REGION_LOSSES = {
+REGION_LOSSES: dict[str, type[Loss]] = {
     "gdl": GeneralizedDice,
     "dice": Dice,
     "ce": CrossEntropy,
@@ -39,7 +41,7 @@ REGION_LOSSES = {
     "focal-tversky": FocalTversky,
 }
 
-CONTOUR_LOSSES = {
+CONTOUR_LOSSES: dict[str, type[Loss]] = {
     "boundary": Boundary,
     "hausdorff": Hausdorff,
     "region-wise": RegionWise,
@@ -52,7 +54,7 @@ CONTOUR_LOSSES = {
 class Objective(nn.Module):
     """The weighted sum of a regional and a contour loss, either of which may be absent (Eq. 6).
 
-    ``options`` has keyword arguments of losses by their names.
+    `region` and `contour` are names of the tables above, or "none"; `options` has keyword arguments of losses by name.
     """
 
     def __init__(self, region: str, contour: str, options: Mapping[str, Mapping]):
@@ -67,20 +69,17 @@ class Objective(nn.Module):
         """
         target = {"label": label, "phi": maps, "region-wise": maps}
         return tuple(
-            self.term(loss, logits, target[loss.target_kind], spacing) if loss else logits.new_full((), math.nan)
+            loss(logits, target[loss.target_kind], spacing) if loss else logits.new_full((), math.nan)
             for loss in (self.region, self.contour)
         )
 
-    @staticmethod
-    def term(loss: nn.Module, logits: Tensor, target: Tensor, spacing: Tensor) -> Tensor:
-        return loss(logits, target, spacing=spacing) if loss.uses_spacing else loss(logits, target)
-
     def weigh(self, terms: tuple[Tensor, Tensor], weights: tuple[float, float]) -> Tensor:
+        """The sum of the terms of the losses that are there, each times its weight."""
         parts = [w * t for w, t, loss in zip(weights, terms, (self.region, self.contour), strict=True) if loss]
         return sum(parts)
 
-    def weights(self, schedule, epoch: int) -> tuple[float, float]:
-        """The schedule's weights; a loss that stands alone has weight 1."""
+    def weights(self, schedule: Schedule, epoch: int) -> tuple[float, float]:
+        """The schedule's weights; a loss without the other has weight 1."""
         if self.region is None or self.contour is None:
             return float(self.region is not None), float(self.contour is not None)
         return schedule.weights(epoch)

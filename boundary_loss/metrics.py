@@ -1,26 +1,29 @@
-"""Segmentation metrics: pure functions on 2-D and 3-D masks, distances in mm.
+"""Segmentation metrics: pure functions of a prediction and a reference, 2D or 3D, distances in mm.
 
-Masks are arrays of one shape, zero outside and non-zero inside; ``spacing`` is in mm, in the axes' order.
-Every comparison of two masks takes ``ignore``, a mask of voxels that are taken out of both: the WMH challenge
-does so with its label 2. All raise ``ValueError`` for masks of different shapes or of other than two or three
-axes, and for a spacing of the wrong length or not above 0. Tensors on another device than the CPU are measured
-there, but for lesions, whose components are found on the host.
+Masks are arrays or tensors (H, W) or (X, Y, Z) of one shape, zero outside and non-zero inside; `spacing` is the size of
+a voxel in mm, one number per axis in the order of the axes. `ignore` is a mask of voxels that are removed from both:
+the WMH challenge does so with its label 2. Every metric raises ValueError for masks of different shapes or of other
+than two or three axes, and for a spacing of the wrong length or not above 0. Tensors on a device other than the CPU are
+measured there, except for lesions, whose components are found on the host.
 
-Empty masks, for every metric here:
+Empty masks, for every metric:
 
 | pred | ref | outcome | DSC, surface Dice | distances |
 | --- | --- | --- | --- | --- |
-| some | some | ``scored`` | measured | measured |
-| empty | empty | ``both_empty`` | 1 | 0 |
-| empty | some | ``missed`` | 0 | the grid's diagonal |
-| some | empty | ``false_alarm`` | 0 | the grid's diagonal |
+| some | some | `scored` | measured | measured |
+| empty | empty | `both_empty` | 1 | 0 |
+| empty | some | `missed` | 0 | the grid's diagonal |
+| some | empty | `false_alarm` | 0 | the grid's diagonal |
 
-The diagonal is the norm of shape * spacing of the whole array, as in the authors' code: more than any
-distance between two voxel centres of the array.
+The diagonal is the norm of shape * spacing of the whole array, as in the authors' code: more than any distance between
+two voxel centres of the array.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,7 +34,8 @@ from torch import Tensor
 from boundary_loss.surface_distances import bounding_box, device_surface_distances, surface_distances
 
 Mask = ArrayLike | Tensor
-Spacing = Sequence[float]
+Spacing = Sequence[float] | np.ndarray
+Counts = TypeVar("Counts", float, np.ndarray, Tensor)
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,10 @@ class SurfaceDistances:
 
     @property
     def pooled(self) -> np.ndarray | Tensor:
-        parts = self.pred_to_ref, self.ref_to_pred
-        return torch.cat(parts) if isinstance(parts[0], Tensor) else np.concatenate(parts)
+        """Distances in mm of both directions (N + M,)."""
+        if isinstance(self.pred_to_ref, Tensor):
+            return torch.cat([self.pred_to_ref, torch.as_tensor(self.ref_to_pred)])
+        return np.concatenate([self.pred_to_ref, np.asarray(self.ref_to_pred)])
 
     @property
     def hd(self) -> float:
@@ -71,7 +77,7 @@ class SurfaceDistances:
         return float(self.pooled.mean())
 
     def surface_dice(self, tolerance_mm: float) -> float:
-        """Share in [0, 1] of both surfaces' voxels that lie within ``tolerance_mm`` of the other surface."""
+        """Share in [0, 1] of both surfaces' voxels within `tolerance_mm` of the other surface."""
         if not tolerance_mm >= 0:
             raise ValueError(f"expected a tolerance of at least 0 mm, found {tolerance_mm}")
         if self.outcome != "scored":
@@ -82,13 +88,29 @@ class SurfaceDistances:
 
 
 def dsc(pred: Mask, ref: Mask, *, ignore: Mask | None = None) -> float:
-    """Dice similarity coefficient, 2 |pred and ref| / (|pred| + |ref|); masks (H, W) or (X, Y, Z)."""
+    """Dice similarity coefficient, 2 |pred and ref| / (|pred| + |ref|).
+
+    Args:
+        pred, ref: masks (H, W) or (X, Y, Z).
+        ignore: a mask of voxels that are removed from both.
+
+    Returns:
+        A number in [0, 1]; 1 if both masks are empty.
+
+    Raises:
+        ValueError: for masks of different shapes, or of other than two or three axes.
+
+    Example:
+        >>> from boundary_loss import dsc
+        >>> dsc(pred=[[0, 1, 1, 1]], ref=[[0, 0, 1, 0]])
+        0.5
+    """
     pred, ref = _masks(pred, ref, ignore)
     return float(dsc_from_counts(_count(pred & ref), _count(pred), _count(ref)))
 
 
 def outcome(pred: Mask, ref: Mask, *, ignore: Mask | None = None) -> str:
-    """``scored``, ``both_empty``, ``missed`` or ``false_alarm``: a row of the table of empty masks."""
+    """Which masks are empty: `scored` (none), `both_empty`, `missed` or `false_alarm`."""
     pred, ref = _masks(pred, ref, ignore)
     if pred.any():
         return "scored" if ref.any() else "false_alarm"
@@ -98,32 +120,51 @@ def outcome(pred: Mask, ref: Mask, *, ignore: Mask | None = None) -> str:
 def distances(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask | None = None) -> SurfaceDistances:
     """Surface distances in both directions, in mm: what hd, hd95, hd95_max, assd and surface Dice share.
 
-    The surface is medpy's: the mask minus its erosion with connectivity 1, the outside of the array being
-    background. Exact to 1e-4 mm on grids up to 1 m. Masks (H, W) or (X, Y, Z); spacing (2,) or (3,) in mm.
+    The surface is medpy's: the mask minus its erosion with connectivity 1, the outside of the array being background.
+    Exact to 1e-4 mm on grids up to 1 m.
     """
     pred, ref = _masks(pred, ref, ignore)
-    spacing = _spacing(spacing, pred.ndim)
+    sizes = _as_spacing(spacing, pred.ndim)
     found = outcome(pred, ref)
     if found != "scored":
-        diagonal = np.linalg.norm(np.multiply(pred.shape, spacing))
+        diagonal = np.linalg.norm(np.multiply(pred.shape, sizes))
         value = np.array([0.0 if found == "both_empty" else diagonal])
         return SurfaceDistances(value, value, found)
-    measure = device_surface_distances if isinstance(pred, Tensor) else surface_distances
-    return SurfaceDistances(*measure(pred, ref, spacing), found)
+    if isinstance(pred, Tensor):
+        return SurfaceDistances(*device_surface_distances(pred, torch.as_tensor(ref), sizes), outcome=found)
+    return SurfaceDistances(*surface_distances(pred, np.asarray(ref), sizes), outcome=found)
 
 
 def hd(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask | None = None) -> float:
-    """Hausdorff distance in mm: the largest surface distance (medpy's ``hd``)."""
+    """Hausdorff distance in mm: the largest surface distance (medpy's `hd`)."""
     return distances(pred, ref, spacing, ignore=ignore).hd
 
 
 def hd95(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask | None = None) -> float:
-    """95th percentile in mm of both directions' surface distances pooled (medpy's ``hd95``, the papers')."""
+    """95th percentile in mm of both directions' surface distances pooled (medpy's `hd95`, the papers').
+
+    Args:
+        pred, ref: masks (H, W) or (X, Y, Z).
+        spacing: size of a voxel in mm, one number per axis.
+        ignore: a mask of voxels that are removed from both.
+
+    Returns:
+        mm; 0 if both masks are empty, the grid's diagonal if one is.
+
+    Raises:
+        ValueError: for masks of different shapes, or of other than two or three axes, and for a spacing that does not
+            fit them.
+
+    Example:
+        >>> from boundary_loss import hd95
+        >>> hd95(pred=[[0, 1, 0, 0]], ref=[[0, 0, 0, 1]], spacing=(1.0, 1.5))
+        3.0
+    """
     return distances(pred, ref, spacing, ignore=ignore).hd95
 
 
 def hd95_max(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask | None = None) -> float:
-    """Larger of the directions' 95th percentiles in mm (MONAI; the WMH challenge, but it erodes in 2-D)."""
+    """Larger of the directions' 95th percentiles in mm (MONAI; the WMH challenge, but it erodes in 2D)."""
     return distances(pred, ref, spacing, ignore=ignore).hd95_max
 
 
@@ -135,7 +176,7 @@ def assd(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask | None = None)
 def surface_dice(
     pred: Mask, ref: Mask, spacing: Spacing, tolerance_mm: float, *, ignore: Mask | None = None
 ) -> float:
-    """Share of both surfaces within ``tolerance_mm`` of the other (Nikolov et al. 2018, voxels as MONAI)."""
+    """Share of both surfaces within `tolerance_mm` of the other (Nikolov et al. 2018; voxels, as MONAI)."""
     return distances(pred, ref, spacing, ignore=ignore).surface_dice(tolerance_mm)
 
 
@@ -150,14 +191,14 @@ def surface_metrics(
     return {**row, "outcome": found.outcome}
 
 
-def volume_difference(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask | None = None) -> dict:
+def volume_difference(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask | None = None) -> dict[str, float]:
     """Volumes and their difference: signed (pred - ref), absolute, in per cent of ref (WMH challenge's AVD).
 
-    Keys: volume_pred, volume_ref, volume_difference, absolute_volume_difference, each with ``_mm3`` (2-D:
-    areas, ``_mm2``), and avd_percent: nan where ref alone is empty, 0 where both are.
+    Keys: volume_pred, volume_ref, volume_difference, absolute_volume_difference, each with `_mm3` (2D: areas, `_mm2`),
+    and avd_percent: nan where ref alone is empty, 0 where both are.
     """
     pred, ref = _masks(pred, ref, ignore)
-    voxel = float(np.prod(_spacing(spacing, pred.ndim)))
+    voxel = float(np.prod(_as_spacing(spacing, pred.ndim)))
     volume_pred, volume_ref = _count(pred) * voxel, _count(ref) * voxel
     difference, unit = volume_pred - volume_ref, f"mm{pred.ndim}"
     relative = abs(difference) / volume_ref if volume_ref else float("nan") if volume_pred else 0.0
@@ -173,14 +214,14 @@ def volume_difference(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask |
 def lesion_detection(pred: Mask, ref: Mask, *, ignore: Mask | None = None) -> dict[str, float | int]:
     """Recall, precision and F1 over lesions, and their counts (WMH challenge, Kuijf et al. 2019).
 
-    A lesion is a connected component, diagonals included (connectivity 26 in 3-D, 8 in 2-D). One of ref is
-    detected, and one of pred is true, when it shares a voxel with the other mask. Without lesions in ref the
+    A lesion is a connected component, diagonals included (connectivity 26 in 3D, 8 in 2D). A lesion of ref is
+    detected, and a lesion of pred is true, when it shares a voxel with the other mask. Without lesions in ref the
     recall is 1, without lesions in pred the precision is 1. Keys: lesion_recall, lesion_precision, lesion_f1,
     n_lesions_ref, n_lesions_pred, n_lesions_detected, n_lesions_false, lesion_count_difference (pred - ref).
     """
-    pred, ref = map(_on_host, _masks(pred, ref, ignore))
-    n_ref, n_detected = _components_hit(ref, pred)
-    n_pred, n_true = _components_hit(pred, ref)
+    pred_mask, ref_mask = (_on_host(mask) for mask in _masks(pred, ref, ignore))
+    n_ref, n_detected = _components_hit(ref_mask, pred_mask)
+    n_pred, n_true = _components_hit(pred_mask, ref_mask)
     recall = n_detected / n_ref if n_ref else 1.0
     precision = n_true / n_pred if n_pred else 1.0
     return {
@@ -197,15 +238,17 @@ def lesion_detection(pred: Mask, ref: Mask, *, ignore: Mask | None = None) -> di
 
 def n_components(mask: Mask) -> int:
     """Number of connected components of a mask (H, W) or (X, Y, Z), diagonals included."""
-    mask = _on_host(_masks(mask, mask, None)[0])
-    return _components_hit(mask, mask)[0]
+    on_host = _on_host(_masks(mask, mask, None)[0])
+    return _components_hit(on_host, on_host)[0]
 
 
-def intersection_and_sizes(pred_label: Tensor, ref_label: Tensor, num_classes: int) -> tuple[Tensor, ...]:
+def intersection_and_sizes(
+    pred_label: Tensor, ref_label: Tensor, num_classes: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Voxels of each class in both label maps, in pred, and in ref, per image; never waits for the device.
 
-    Labels (B, H, W) or (B, D, H, W) integers on one device; a value outside 0 ... num_classes - 1 counts
-    nowhere. Returns three (B, K) int64; summed over the slices of a volume they are the volume's.
+    Labels are integers (B, H, W) or (B, D, H, W) on one device; a value outside 0 to num_classes - 1 is not counted.
+    Returns three int64 (B, K); summed over the slices of a volume they are the volume's.
     """
     if pred_label.shape != ref_label.shape:
         raise ValueError(f"expected labels of one shape, found {[*pred_label.shape]}, {[*ref_label.shape]}")
@@ -213,10 +256,11 @@ def intersection_and_sizes(pred_label: Tensor, ref_label: Tensor, num_classes: i
     pred = pred_label.flatten(1)[:, None] == classes                        # (B, K, H W)
     ref = ref_label.flatten(1)[:, None] == classes                          # (B, K, H W)
     # int32 sums take about half the time of int64 ones, and no image has 2^31 voxels.
-    return tuple(part.sum(2, dtype=torch.int32).long() for part in (pred & ref, pred, ref))
+    both, n_pred, n_ref = (part.sum(2, dtype=torch.int32).long() for part in (pred & ref, pred, ref))   # (B, K)
+    return both, n_pred, n_ref
 
 
-def dsc_from_counts(intersection, n_pred, n_ref):
+def dsc_from_counts(intersection: Counts, n_pred: Counts, n_ref: Counts) -> Counts:
     """DSC from counts of voxels: 2 intersection / (n_pred + n_ref), 1 where both sizes are 0.
 
     Numbers, arrays or tensors of one shape, which the result has too (tensors: float32, on their device).
@@ -226,40 +270,40 @@ def dsc_from_counts(intersection, n_pred, n_ref):
     return (2 * intersection + empty) / (total + empty)
 
 
-def _on_device(mask: Mask) -> bool:
-    """Whether a mask lies where NumPy cannot read it."""
-    return isinstance(mask, Tensor) and mask.device.type != "cpu"
-
-
 def _on_host(mask: np.ndarray | Tensor) -> np.ndarray:
     return mask.cpu().numpy() if isinstance(mask, Tensor) else mask
 
 
-def _masks(pred: Mask, ref: Mask, ignore: Mask | None) -> tuple[np.ndarray, np.ndarray] | tuple[Tensor, Tensor]:
-    """Both masks as bool, without the ignored voxels: tensors on pred's device, or arrays."""
-    if _on_device(pred) or _on_device(ref):
-        device = pred.device if _on_device(pred) else ref.device
-        pred, ref = (torch.as_tensor(mask, device=device) for mask in (pred, ref))
-    else:
-        pred, ref = np.asarray(pred), np.asarray(ref)
-    if pred.shape != ref.shape or pred.ndim not in (2, 3):
-        found = f"{tuple(pred.shape)} and {tuple(ref.shape)}"
-        raise ValueError(f"expected two masks of one 2-D or 3-D shape, found {found}")
-    pred, ref = _as_bool(pred), _as_bool(ref)
+def _masks(
+    pred: Mask, ref: Mask, ignore: Mask | None
+) -> tuple[np.ndarray | Tensor, np.ndarray | Tensor]:
+    """Both masks as bool, without the ignored voxels: two arrays, or two tensors on a device other than the CPU."""
+    device = _device_of(pred) or _device_of(ref)
+    masks = [_as_bool(mask, device) for mask in (pred, ref)]
+    shapes = [tuple(mask.shape) for mask in masks]
+    if shapes[0] != shapes[1] or masks[0].ndim not in (2, 3):
+        raise ValueError(f"expected two masks of one 2-D or 3-D shape, found {shapes[0]} and {shapes[1]}")
     if ignore is None:
-        return pred, ref
-    if np.shape(ignore) != tuple(ref.shape):
-        raise ValueError(f"expected an ignore mask of shape {tuple(ref.shape)}, found {np.shape(ignore)}")
-    keep = ~_as_bool(torch.as_tensor(ignore, device=ref.device) if isinstance(ref, Tensor) else np.asarray(ignore))
-    return pred & keep, ref & keep
+        return masks[0], masks[1]
+    if np.shape(ignore) != shapes[1]:
+        raise ValueError(f"expected an ignore mask of shape {shapes[1]}, found {np.shape(ignore)}")
+    keep = ~_as_bool(ignore, device)
+    return masks[0] & keep, masks[1] & keep
 
 
-def _as_bool(mask: np.ndarray | Tensor) -> np.ndarray | Tensor:
-    return mask.bool() if isinstance(mask, Tensor) else mask.astype(bool, copy=False)
+def _device_of(mask: Mask) -> torch.device | None:
+    """The device of a mask that NumPy cannot read."""
+    return mask.device if isinstance(mask, Tensor) and mask.device.type != "cpu" else None
+
+
+def _as_bool(mask: Mask, device: torch.device | None) -> np.ndarray | Tensor:
+    if device is not None:
+        return torch.as_tensor(mask, device=device).bool()
+    return np.asarray(mask).astype(bool, copy=False)
 
 
 def _count(mask: np.ndarray | Tensor) -> int:
-    return int(mask.sum()) if isinstance(mask, Tensor) else np.count_nonzero(mask)
+    return int(mask.sum()) if isinstance(mask, Tensor) else int(np.count_nonzero(mask))
 
 
 def _percentile_95(values: np.ndarray | Tensor) -> float:
@@ -272,17 +316,17 @@ def _percentile_95(values: np.ndarray | Tensor) -> float:
     return below + (place - low) * (above - below)
 
 
-def _spacing(spacing: Spacing, ndim: int) -> np.ndarray:
-    spacing = np.asarray(spacing, dtype=np.float64)
-    if spacing.shape != (ndim,) or not (np.isfinite(spacing) & (spacing > 0)).all():
-        raise ValueError(f"expected {ndim} spacings in mm above 0, one an axis, found {spacing.tolist()}")
-    return spacing
+def _as_spacing(spacing: Spacing, ndim: int) -> np.ndarray:
+    sizes = np.asarray(spacing, dtype=np.float64)
+    if sizes.shape != (ndim,) or not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise ValueError(f"expected {ndim} spacings in mm above 0, one per axis, found {sizes.tolist()}")
+    return sizes
 
 
 def _components_hit(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
-    """Number of connected components of ``mask``, and of those that share a voxel with ``other``."""
+    """Number of connected components of `mask`, and of those that share a voxel with `other`."""
     if not mask.any():
         return 0, 0
     box = bounding_box(mask)
     labels, count = ndimage.label(mask[box], structure=np.ones((3,) * mask.ndim))
-    return count, np.count_nonzero(np.bincount(labels[other[box]], minlength=1)[1:])
+    return count, int(np.count_nonzero(np.bincount(labels[other[box]], minlength=1)[1:]))

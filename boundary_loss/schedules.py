@@ -1,6 +1,6 @@
-"""How the weights of the regional and the contour loss move over a run: epoch in, two weights out.
+"""Schedules of the weights of the regional and the contour loss over a run.
 
-A schedule has `weights(epoch) -> (region_weight, contour_weight)`, epoch from 0. `build` makes one by name.
+A schedule has `weights(epoch) -> (region_weight, contour_weight)`, epoch counted from 0. `build` makes one by name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Schedule:
-    """What all schedules share. Settings out of range raise ValueError."""
+    """Base class of all schedules; a schedule of your own adds `weights`. Settings out of range raise ValueError.
+
+    Example:
+        >>> from boundary_loss import Rebalance
+        >>> region_weight, contour_weight = Rebalance(start=0.01, step=0.01).weights(9)
+        >>> region_weight, contour_weight
+        (0.9, 0.1)
+    """
 
     def weights(self, epoch: int) -> tuple[float, float]:
         """(region_weight, contour_weight) of an epoch, counted from 0."""
@@ -60,8 +67,8 @@ class Rebalance(Increase):
 
 
 @dataclass(frozen=True)
-class Reference(Increase):
-    """(max(0.1, 1 - step * epoch), start + step * epoch): the code of Kervadec et al. 2021, not section 3.4.
+class Authors(Increase):
+    """(max(0.1, 1 - step * epoch), start + step * epoch): the code of Kervadec et al. 2021, not their section 3.4.
 
     The weights sum to 1.01 until the regional one stops at 0.1, in epoch 90; the contour one has no ceiling.
     """
@@ -123,7 +130,7 @@ class BusiRebalance(BusiLinear):
         return 1.0 - alpha, alpha
 
 
-SCHEDULES = {
+SCHEDULES: dict[str, type[Schedule]] = {
     "constant": Constant,
     "increase": Increase,
     "rebalance": Rebalance,
@@ -132,14 +139,21 @@ SCHEDULES = {
     "busi-rebalance": BusiRebalance,
     "equal": Equal,
     "gradual": Gradual,
-    "reference": Reference,
+    "authors": Authors,
 }
 
 
 def build(name: str, *, start: float = 0.01, step: float = 0.01, epochs: int = 100) -> Schedule:
-    """The schedule of that name with those of the settings that it knows; `constant` takes start as alpha.
+    """The schedule of a name, with those of the settings that it has.
 
-    Raises ValueError for an unknown name and for settings out of the schedule's range.
+    Args:
+        name: a key of `SCHEDULES`.
+        start: alpha of the first epoch; the alpha of "constant".
+        step: change of alpha per epoch.
+        epochs: length of the run, for schedules spread over it.
+
+    Raises:
+        ValueError: for an unknown name, and for settings out of the schedule's range.
     """
     if name not in SCHEDULES:
         raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, found {name!r}")
@@ -154,5 +168,5 @@ def _check_share(name: str, value: float) -> None:
 
 
 def _tidy(value: float) -> float:
-    """Without the digits that binary rounding adds: 0.06, not 0.060000000000000005."""
+    """The value without the digits that binary rounding adds: 0.06, not 0.060000000000000005."""
     return round(value, 12)

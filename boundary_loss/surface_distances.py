@@ -1,17 +1,18 @@
 """Surfaces of masks and the distances between them, in compiled code on the host or on the device of a tensor."""
 
-import edt
+from __future__ import annotations
+
 import numpy as np
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from boundary_loss.distance import edt as device_edt
+from boundary_loss.transform import edt, transform_array
 
 
 def surface_distances(pred: np.ndarray, ref: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distances in mm from each surface voxel of pred to the nearest of ref (N,), and of ref to pred (M,), float64.
 
-    Masks that are not empty, of one 2-D or 3-D shape. The surface is the mask minus its erosion with connectivity 1,
+    Masks that are not empty, of one 2D or 3D shape. The surface is the mask minus its erosion with connectivity 1,
     the outside of the array being background.
     """
     if pred.flags.f_contiguous and ref.flags.f_contiguous:
@@ -21,15 +22,15 @@ def surface_distances(pred: np.ndarray, ref: np.ndarray, spacing: np.ndarray) ->
 
 
 def device_surface_distances(pred: Tensor, ref: Tensor, spacing: np.ndarray) -> tuple[Tensor, Tensor]:
-    """As `surface_distances` of tensors, by an exact transform of both masks' common box on their device; float32."""
-    box = bounding_box((pred | ref))
+    """`surface_distances` of tensors, float32: exact transforms of both masks' common box, on their device."""
+    box = bounding_box(pred | ref)
     surfaces = [_device_surface(mask[box]) for mask in (pred, ref)]
-    to_ref, to_pred = (device_edt(~surface[None], tuple(spacing))[0] for surface in surfaces[::-1])
+    to_ref, to_pred = (edt(~surface[None], tuple(spacing))[0] for surface in surfaces[::-1])
     return to_ref[surfaces[0]], to_pred[surfaces[1]]
 
 
 def _device_surface(mask: Tensor) -> Tensor:
-    """The surface of a mask as a mask; beyond the array is background."""
+    """The surface of a mask as a mask; the outside of the array is background."""
     inner = mask.clone()
     for axis in range(mask.ndim):
         along, kept = mask.movedim(axis, 0), inner.movedim(axis, 0)
@@ -39,7 +40,7 @@ def _device_surface(mask: Tensor) -> Tensor:
     return mask & ~inner
 
 
-def bounding_box(mask: "np.ndarray | Tensor") -> tuple[slice, ...]:
+def bounding_box(mask: np.ndarray | Tensor) -> tuple[slice, ...]:
     """Bounding box of a mask that is not empty."""
     if isinstance(mask, Tensor):
         sides = [mask.movedim(axis, 0).flatten(1).any(dim=1) for axis in range(mask.ndim)]
@@ -47,8 +48,8 @@ def bounding_box(mask: "np.ndarray | Tensor") -> tuple[slice, ...]:
     else:
         first, rest = mask.any(axis=tuple(range(1, mask.ndim))), mask.any(axis=0)
         others = [rest.any(axis=tuple({*range(rest.ndim)} - {axis})) for axis in range(rest.ndim)]
-        hits = [np.flatnonzero(side) for side in (first, *others)]
-    return tuple(slice(int(hit[0]), int(hit[-1]) + 1) for hit in hits)
+        hits = [np.flatnonzero(side).tolist() for side in (first, *others)]
+    return tuple(slice(hit[0], hit[-1] + 1) for hit in hits)
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:
@@ -68,9 +69,9 @@ def _surface(mask: np.ndarray) -> np.ndarray:
 def _nearest(points: np.ndarray, sites: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """Distances in mm (N,) from points (N, ndim) to the nearest of sites (M, ndim), in voxel coordinates.
 
-    A KD-tree is fastest on surfaces that lie close, a distance transform of the common box on noise and on
-    surfaces that face each other from afar, where a query visits many sites: a sample counts how many. The
-    constants are measured, in units of the transform's time a voxel (30 ns).
+    A KD-tree is faster on surfaces that are close to each other, a distance transform of the common box on noise and
+    on surfaces far apart, where a query visits many sites: a sample counts how many. The constants are measured, in
+    units of the transform's time per voxel (30 ns).
     """
     tree = cKDTree(sites * spacing, balanced_tree=False)
     queries = points * spacing
@@ -83,5 +84,5 @@ def _nearest(points: np.ndarray, sites: np.ndarray, spacing: np.ndarray) -> np.n
         return tree.query(queries)[0]
     background = np.ones(shape, dtype=np.uint8)
     background[tuple((sites - low).T)] = 0
-    transform = edt.edt(background, anisotropy=tuple(spacing), parallel=1)
+    transform = transform_array(background, tuple(spacing))
     return transform[tuple((points - low).T)].astype(np.float64)

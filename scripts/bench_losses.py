@@ -71,7 +71,7 @@ class Step:
 
     def loss(self, logits: torch.Tensor) -> torch.Tensor:
         return sum(
-            loss(logits, target, spacing=self.spacing) if loss.uses_spacing else loss(logits, target)
+            loss(logits, target, self.spacing)
             for loss, target in zip(self.losses, self.targets, strict=True)
         )
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from boundary_loss import distance
+from boundary_loss import distance, transform
 
 SPACINGS = {1: (2.0,), 2: (0.5, 3.0), 3: (3.0, 0.9, 1.21)}
 SHAPES = [(17,), (13, 29), (1, 20), (7, 14, 11), (1, 9, 12), (6, 1, 1)]
@@ -63,7 +63,7 @@ def test_edt_of_tensors_is_batched_over_the_leading_axes(lead, ndim):
         np.testing.assert_allclose(found[index], scipy_edt(masks[index], spacing), rtol=1e-6)
 
 
-def test_edt_takes_one_spacing_an_image():
+def test_edt_takes_one_spacing_per_image():
     masks = random_mask((3, 2, 8, 9))
     spacing = torch.tensor([[1.0, 2.0], [0.5, 0.7], [3.0, 0.2]])
     found = distance.edt(torch.from_numpy(masks), spacing)
@@ -81,7 +81,7 @@ def test_edt_with_nothing_to_be_distant_from():
     assert np.isposinf(distance.edt(full)).all()
     assert not distance.edt(~full).any()
     both = torch.from_numpy(np.stack([full, ~full]))
-    for found in (distance.edt(both, (1.0, 2.0)), distance._transform_separable(both, torch.ones(1, 2))):
+    for found in (distance.edt(both, (1.0, 2.0)), transform._transform_separable(both, torch.ones(1, 2))):
         assert torch.isposinf(found[0]).all()
         assert not found[1].any()
 
@@ -96,10 +96,10 @@ def test_edt_of_a_label_map_is_the_distance_to_another_label(as_tensor):
 @pytest.mark.parametrize("shape", [(3, 17), (3, 13, 29), (2, 40, 9), (2, 7, 14, 11), (1, 1, 9, 12)])
 @pytest.mark.parametrize("chunk", [1, 2**26])
 def test_device_transform_equals_scipy(shape, chunk, monkeypatch):
-    monkeypatch.setattr(distance, "_CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(transform, "_CHUNK_ELEMENTS", chunk)
     masks, ndim = random_mask(shape), len(shape) - 1
     spacing = torch.rand(len(masks), ndim, generator=torch.Generator().manual_seed(1)) + 0.3
-    found = distance._transform_separable(torch.from_numpy(masks), spacing)
+    found = transform._transform_separable(torch.from_numpy(masks), spacing)
     for b, mask in enumerate(masks):
         expected = scipy_edt(mask, spacing[b].numpy()) if not mask.all() else np.full(mask.shape, np.inf)
         np.testing.assert_allclose(found[b], expected, rtol=1e-5)
@@ -108,7 +108,7 @@ def test_device_transform_equals_scipy(shape, chunk, monkeypatch):
 def test_device_transform_equals_the_cpu_one_on_label_maps_with_channels():
     label = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (2, 3, 6, 15, 8)))
     spacing = torch.tensor([[1.0, 2.0, 0.7]])
-    found = distance._transform_separable(label, spacing)
+    found = transform._transform_separable(label, spacing)
     torch.testing.assert_close(found, distance.edt(label, (1.0, 2.0, 0.7)))
 
 
@@ -170,17 +170,17 @@ def test_signed_distance_changes_sign_with_the_complement_and_scales_with_the_sp
 def test_reference_convention_subtracts_one_from_millimetres(spacing, inner_border):
     mask = np.zeros((1, 1, 7), bool)
     mask[..., 1:6] = True
-    phi = distance.signed_distance(mask, (9.0, 9.0, spacing), "reference")[0, 0]
+    phi = distance.signed_distance(mask, (9.0, 9.0, spacing), "authors")[0, 0]
     s = spacing
     np.testing.assert_allclose(phi, [s, inner_border, 1 - 2 * s, 1 - 3 * s, 1 - 2 * s, inner_border, s])
 
 
 def test_reference_convention_truncates_2d_maps_toward_zero():
     mask = np.array([[0, 0, 1, 1, 1, 1, 1, 0]], bool)
-    phi = distance.signed_distance(mask, (1.0, 1.4), "reference")
+    phi = distance.signed_distance(mask, (1.0, 1.4), "authors")
     #                            1.4 2.8 | 1.4 2.8 4.2 inside, less 1
     np.testing.assert_array_equal(phi, [[2, 1, 0, -1, -3, -1, 0, 1]])
-    in_3d = distance.signed_distance(mask[None], (9.0, 9.0, 1.4), "reference")[0]
+    in_3d = distance.signed_distance(mask[None], (9.0, 9.0, 1.4), "authors")[0]
     np.testing.assert_allclose(in_3d, [[2.8, 1.4, -0.4, -1.8, -3.2, -1.8, -0.4, 1.4]], rtol=1e-6)
 
 
@@ -218,7 +218,7 @@ def test_distance_maps_of_many_classes():
 
 def test_reference_maps_of_all_classes():
     label = np.array([[0, 1, 1, 1, 2]], np.uint8)
-    maps = distance.distance_maps(label, 4, (1.0, 2.0), convention="reference")
+    maps = distance.distance_maps(label, 4, (1.0, 2.0), convention="authors")
     np.testing.assert_array_equal(
         maps[:, 0], [[-1, 2, 4, 6, 8], [2, -1, -3, -1, 2], [8, 6, 4, 2, -1], [0, 0, 0, 0, 0]]
     )
@@ -286,11 +286,11 @@ MASK, TENSOR = np.eye(4, dtype=bool), torch.eye(4, dtype=torch.bool)
         (lambda: distance.edt(TENSOR.float(), (1.0, 1.0)), "mask: expected bool or .*, found torch.float32"),
         (lambda: distance.edt(TENSOR, (1.0, 1.0, 1.0)), r"expected 1 to 3 spatial axes of \(4, 4\), found 3"),
         (lambda: distance.edt(TENSOR, (1.0, -1.0)), "spacing: expected 2 positive values"),
-        (lambda: distance.edt(TENSOR, torch.ones(3, 1)), r"spacing: expected one row an entry of \(4, 4\)"),
+        (lambda: distance.edt(TENSOR, torch.ones(3, 1)), r"spacing: expected one row per entry of \(4, 4\)"),
         (lambda: distance.edt(TENSOR, torch.ones(4, 2)), "spacing: expected 1 to 3 spatial axes"),
         (lambda: distance.unsigned_distance(TENSOR.long(), (1.0, 1.0)), "expected bool, found torch.int64"),
         (lambda: distance.unsigned_distance(MASK.astype(int)), "expected bool on .* found int64"),
-        (lambda: distance.signed_distance(MASK, None, "papers"), "convention: expected one of paper, ref"),
+        (lambda: distance.signed_distance(MASK, None, "papers"), "convention: expected one of paper, aut"),
         (lambda: distance.signed_distance(MASK.astype(np.uint8), None), "mask: expected bool on"),
         (lambda: distance.distance_maps(LABEL, 2, None), "label: expected classes 0 to 1, found 0 to 2"),
         (lambda: distance.distance_maps(LABEL.astype(int) - 1, 3, None), "label: .* found -1 to 1"),

@@ -16,11 +16,11 @@ from losses import CONTOUR_LOSSES, REGION_LOSSES
 
 ALL = {**REGION_LOSSES, **CONTOUR_LOSSES}
 VARIANTS = ALL | {
-    "gdl-reference": partial(losses.GeneralizedDice, "reference"),
+    "gdl-authors": partial(losses.GeneralizedDice, "authors"),
     "unet-ce-inverse": partial(losses.DistanceWeightedCrossEntropy, frequency="inverse"),
     "focal-root": partial(losses.Focal, 0.5),
     "hausdorff-one-sided": partial(losses.Hausdorff, one_sided=True),
-    "hausdorff-reference": partial(losses.Hausdorff, convention="reference"),
+    "hausdorff-authors": partial(losses.Hausdorff, convention="authors"),
 }
 SATURATED = 1e4
 
@@ -193,7 +193,7 @@ def test_generalised_dice_of_an_image_without_the_class():
     logits, label = random_case((1, 2, 16, 16))
     label.zero_()
     values, gradients = [], []
-    for absent in ("largest", "reference"):
+    for absent in ("largest", "authors"):
         leaf = logits.clone().requires_grad_()
         value = losses.GeneralizedDice(absent)(leaf, label)
         value.backward()
@@ -209,7 +209,7 @@ def test_generalised_dice_of_an_image_without_the_class():
 def test_generalised_dice_conventions_agree_where_all_classes_are_present():
     logits, label = random_case()
     logits, label = logits[:2], label[:2]
-    values = [losses.GeneralizedDice(absent)(logits, label).item() for absent in ("largest", "reference")]
+    values = [losses.GeneralizedDice(absent)(logits, label).item() for absent in ("largest", "authors")]
     assert values[0] == pytest.approx(values[1], rel=1e-6)
 
 
@@ -288,7 +288,7 @@ def test_hausdorff_equals_the_formula(shape, beta, one_sided):
         if not one_sided:
             powers = powers + scipy_boundary_distance(probs[b, k] >= 0.5, spacing[b].numpy()) ** beta
         values.append(((onehot[b, k] - probs[b, k]) ** 2 * powers).mean())
-    loss = losses.Hausdorff(beta, one_sided)
+    loss = losses.Hausdorff(beta, one_sided=one_sided)
     assert loss(logits, label, spacing=spacing).item() == pytest.approx(np.mean(values), rel=1e-5)
 
 
@@ -301,7 +301,7 @@ def test_hausdorff_of_the_authors_code():
     for s, g in zip(probs[:, 1], onehot[:, 1], strict=True):
         inside, predicted = edt(g) if g.any() else 0 * g, np.trunc(edt(s > 0.5))
         expected.append(((g - s) ** 2 * (inside**2 + predicted**2)).mean())
-    loss = losses.Hausdorff(convention="reference")
+    loss = losses.Hausdorff(convention="authors")
     assert loss(logits, label, spacing=(3.0, 3.0)).item() == pytest.approx(np.mean(expected), rel=1e-5)
 
 
@@ -424,10 +424,17 @@ def test_order_of_the_batch_does_not_matter(loss):
     target = target_of(loss, label, 3)
     spacing = torch.tensor([[1.0, 2.0], [0.5, 0.6], [3.0, 1.0]])
     order = [2, 0, 1]
-    straight = {"spacing": spacing} if loss.uses_spacing else {}
-    mixed = {"spacing": spacing[order]} if loss.uses_spacing else {}
-    found = loss(logits[order], target[order], **mixed).item()
-    assert found == pytest.approx(loss(logits, target, **straight).item(), rel=1e-9)
+    found = loss(logits[order], target[order], spacing[order]).item()
+    assert found == pytest.approx(loss(logits, target, spacing).item(), rel=1e-9)
+
+
+def test_the_spacing_counts_for_the_losses_that_say_so_and_for_no_other():
+    logits, label = random_case()
+    for name, of_name in ALL.items():
+        loss = of_name()
+        target = target_of(loss, label, 3)
+        values = {loss(logits, target, spacing).item() for spacing in (None, (1.0, 1.0), (0.5, 3.0))}
+        assert len(values) == (2 if loss.uses_spacing else 1), name
 
 
 def test_the_reference_costs_less_than_its_opposite(loss):
@@ -481,12 +488,36 @@ def test_a_selected_class_that_is_absent_gives_finite_values_and_gradients(name,
 
 def test_a_loss_of_ones_own_computes_in_float32_under_autocast():
     class Product(losses.Boundary):
-        def compute(self, log_probs, target):
-            return (log_probs.flatten(1) @ target.flatten(1).T).mean()
+        def compute(self, batch):
+            return batch.log_probs.flatten(1) @ batch.target.flatten(1).T
 
     logits = torch.randn(2, 2, 8, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert Product()(logits, logits).dtype == torch.float32
+
+
+def test_a_loss_of_ones_own_gets_what_its_attributes_ask_for():
+    class Error(losses.Loss):
+        skips_background = True
+
+        def compute(self, batch):
+            self.batch = batch
+            return (batch.probs - batch.target).abs()
+
+    logits, label = random_case()
+    loss = Error()
+    probs, onehot = arrays(logits, label)
+    assert loss(logits, label).item() == pytest.approx(np.abs(probs - onehot)[:, 1:].mean(), rel=1e-12)
+    assert loss.batch.spacing == (1.0, 1.0)
+    loss = Error(classes=(2, 0))
+    loss(logits, label, (3.0, 2.0))
+    np.testing.assert_array_equal(loss.batch.target, onehot[:, [2, 0]])
+    assert loss.batch.spacing == (3.0, 2.0)
+
+
+def test_a_loss_without_compute_says_so():
+    with pytest.raises(NotImplementedError, match=r"Loss has no compute\(batch\)"):
+        losses.Loss()(LOGITS, LABEL)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -557,8 +588,8 @@ LOGITS, LABEL, MAP = torch.zeros(2, 3, 4, 5), torch.zeros(2, 4, 5, dtype=torch.l
         (lambda: losses.Focal(-1.0), "gamma: expected a finite number of at least 0, found -1.0"),
         (lambda: losses.FocalTversky(gamma=0.0), "gamma: expected a finite number above 0"),
         (lambda: losses.Tversky(alpha=float("nan")), "alpha: expected a finite number"),
-        (lambda: losses.GeneralizedDice("zero"), "absent: expected largest or reference, found 'zero'"),
-        (lambda: losses.Hausdorff(convention="Reference"), "convention: expected paper or reference"),
+        (lambda: losses.GeneralizedDice("zero"), "absent: expected largest or authors, found 'zero'"),
+        (lambda: losses.Hausdorff(convention="Authors"), "convention: expected paper or authors"),
         (lambda: losses.DistanceWeightedCrossEntropy(frequency="none"), "frequency: expected class or inv"),
         (lambda: losses.DistanceWeightedCrossEntropy(sigma=0.0), "sigma: expected a number above 0"),
         (lambda: losses.Hausdorff()(LOGITS, LABEL, spacing=(1.0,) * 4), "spacing: expected 1 to 3 spatial"),

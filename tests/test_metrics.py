@@ -17,7 +17,7 @@ SPACINGS = {2: (3.0, 0.7), 3: (0.8, 0.47, 5.0)}
 
 
 def drawn(*rows: str) -> np.ndarray:
-    """A 2-D mask from rows of `#` and `.`."""
+    """A 2D mask from rows of `#` and `.`."""
     return np.array([[mark == "#" for mark in row] for row in rows])
 
 
@@ -205,7 +205,7 @@ def brute_force(pred: np.ndarray, ref: np.ndarray, spacing: tuple[float, ...]) -
         pytest.param(*random_masks((40, 40, 40), 0.005), id="sparse noise"),
         pytest.param(*random_masks((20, 20, 20), 0.4), id="dense noise"),
         pytest.param(ball((40, 40, 40), (20, 20, 20), 19), ball((40, 40, 40), (20, 20, 20), 8), id="facing"),
-        pytest.param(*random_masks((70, 80), 0.6), id="noise in 2-D"),
+        pytest.param(*random_masks((70, 80), 0.6), id="noise in 2D"),
     ],
 )
 def test_tree_and_transform_equal_brute_force(pred, ref):
@@ -421,7 +421,7 @@ def test_dsc_from_counts_takes_numbers_and_arrays():
 @pytest.mark.parametrize("spacing", [(1,), (1, 1, 1), (1, -1), (1, 0), (1, float("nan")), 1.0])
 def test_bad_spacing(measure, spacing):
     mask = np.ones((3, 3))
-    with pytest.raises(ValueError, match=r"expected 2 spacings in mm above 0, one an axis, found .+"):
+    with pytest.raises(ValueError, match=r"expected 2 spacings in mm above 0, one per axis, found .+"):
         measure(mask, mask, spacing)
 
 
@@ -451,7 +451,7 @@ DEVICES = ["stand-in", pytest.param("cuda", marks=pytest.mark.skipif(not torch.c
 @pytest.mark.parametrize("shape", [(14, 11), (9, 12, 7)])
 def test_tensors_are_measured_where_they_are_and_alike(monkeypatch, device, shape):
     if device == "stand-in":  # CPU tensors take the device's way
-        monkeypatch.setattr(metrics, "_on_device", lambda mask: isinstance(mask, torch.Tensor))
+        monkeypatch.setattr(metrics, "_device_of", lambda mask: getattr(mask, "device", None))
     rng = np.random.default_rng(1)
     spacing = (0.9, 1.3, 4.0)[: len(shape)]
     blobs = [ndimage.gaussian_filter(rng.random(shape), 1) > 0.52 for _ in range(2)]

@@ -23,7 +23,7 @@ def run(name: str, **settings) -> list[tuple[float, float]]:
         ("busi-rebalance", (1.0, 0.0), (89 / 99, 10 / 99), (0.0, 1.0)),
         ("equal", (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)),
         ("gradual", (1.0, 0.0), (0.9, 0.1), (0.01, 0.99)),
-        ("reference", (1.0, 0.01), (0.9, 0.11), (0.1, 1.0)),
+        ("authors", (1.0, 0.01), (0.9, 0.11), (0.1, 1.0)),
     ],
 )
 def test_weights_of_a_run_of_100_epochs(name, first, eleventh, last):
@@ -46,7 +46,7 @@ def test_regional_weight_stays_one(name):
     assert {region for region, _ in run(name)} == {1.0}
 
 
-@pytest.mark.parametrize(("name", "floor"), [("rebalance", 0.01), ("midl", 0.01), ("reference", 0.1)])
+@pytest.mark.parametrize(("name", "floor"), [("rebalance", 0.01), ("midl", 0.01), ("authors", 0.1)])
 def test_regional_weight_never_reaches_zero_however_long_the_run(name, floor):
     schedule = schedules.build(name, start=0.03, step=0.07, epochs=5)
     regions = [schedule.weights(epoch)[0] for epoch in range(1000)]
@@ -64,7 +64,7 @@ def test_contour_weight_grows_without_leaving_the_unit_interval(name):
 
 
 def test_reference_weights_sum_to_101_percent_until_the_floor():
-    weights = run("reference")
+    weights = run("authors")
     assert [sum(w) for w in weights[:91]] == pytest.approx([1.01] * 91)
     assert weights[90] == pytest.approx((0.1, 0.91))
     assert weights[95] == pytest.approx((0.1, 0.96))
@@ -89,7 +89,7 @@ def test_build_passes_each_schedule_what_it_knows():
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"constant, increase, rebalance, .*reference, found 'rebalanced'"):
+    with pytest.raises(ValueError, match=r"constant, increase, rebalance, .*authors, found 'rebalanced'"):
         schedules.build("rebalanced")
 
 
@@ -104,7 +104,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
         ("rebalance", {"start": 1.1}),
         ("rebalance", {"step": float("nan")}),
         ("midl", {"step": -0.01}),
-        ("reference", {"step": 2.0}),
+        ("authors", {"step": 2.0}),
         ("busi-linear", {"epochs": 0}),
     ],
 )

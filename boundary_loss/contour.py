@@ -1,0 +1,163 @@
+"""Losses on contours: boundary, Hausdorff, region-wise and active-contour losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from boundary_loss.base import Batch, Loss, non_negative, weighted_mean
+from boundary_loss.distance import CONVENTIONS, unsigned_distance
+from boundary_loss.transform import edt
+
+
+class _SoftmaxTimesMap(Loss):
+    """Mean of softmax times map over images, selected classes and pixels."""
+
+    def compute(self, batch: Batch) -> Tensor:
+        return batch.probs * batch.target  # (B, C, *spatial)
+
+
+class Boundary(_SoftmaxTimesMap):
+    """Mean of softmax times signed distance (Kervadec et al. 2021, Eq. 5) over images, classes and pixels.
+
+    The target is phi, the maps of `distance_maps`, float16 or wider. Negative where the prediction fits: the
+    smallest value on an image is that of the reference itself.
+
+    Args:
+        classes: the classes that count; None: all but the background, class 0.
+
+    Raises:
+        ValueError: for logits or a target of a wrong shape or dtype.
+
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> from boundary_loss import Boundary, distance_maps
+        >>> label = np.array([[0, 0, 1, 1, 0, 0]])
+        >>> phi = torch.from_numpy(distance_maps(label, 2, spacing=(1.0, 1.0)))[None]   # (B, K, H, W)
+        >>> logits = torch.zeros(1, 2, 1, 6)                                            # (B, K, H, W)
+        >>> Boundary()(logits, phi)                      # 0.5 (2 + 1 - 1 - 1 + 1 + 2) / 6
+        tensor(0.3333)
+    """
+
+    target_kind = "phi"
+    skips_background = True
+
+
+class Hausdorff(Loss):
+    """Mean of squared error times distances to the power beta (Kervadec et al. 2021, section 3.2).
+
+    Distances, in mm, are those to the boundary of the reference and of the prediction (softmax of at least 0.5), on
+    both of its sides; 0 for a mask without a boundary. No gradient passes through them.
+
+    Args:
+        beta: the power of the distances.
+        one_sided: leave out the distances to the prediction's boundary.
+        convention: "paper", or "authors" for their code: distances inside the masks only, in pixels, the prediction's
+            truncated to integers.
+        classes: the classes that count; None: all but the background, class 0.
+    """
+
+    skips_background = True
+    uses_spacing = True
+
+    def __init__(
+        self,
+        beta: float = 2.0,
+        *,
+        one_sided: bool = False,
+        convention: str = "paper",
+        classes: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(classes)
+        if convention not in CONVENTIONS:
+            raise ValueError(f"convention: expected {' or '.join(CONVENTIONS)}, found {convention!r}")
+        self.beta = non_negative("beta", beta)
+        self.one_sided = one_sided
+        self.convention = convention
+
+    def compute(self, batch: Batch) -> Tensor:
+        probs = batch.probs
+        powers = self.distances(batch.target > 0, batch.spacing).pow(self.beta)         # (B, C, *spatial)
+        if not self.one_sided:
+            distances = self.distances(probs.detach() >= 0.5, batch.spacing)            # (B, C, *spatial)
+            distances = distances.trunc() if self.convention == "authors" else distances
+            powers = powers + distances.pow(self.beta)
+        return (batch.target - probs).square() * powers                                 # (B, C, *spatial)
+
+    def distances(self, mask: Tensor, spacing: Sequence[float] | Tensor) -> Tensor:
+        """Distances that weigh the errors, of masks (B, C, *spatial), in mm or, as the authors', in pixels."""
+        if self.convention == "paper":
+            return unsigned_distance(mask, spacing)
+        inside = edt(mask, (1.0,) * (mask.ndim - 2))
+        return inside.masked_fill(torch.isinf(inside), 0.0)
+
+
+class RegionWise(_SoftmaxTimesMap):
+    """Mean of softmax times region-wise map (Valverde and Tohka 2022, Eq. 1) over images, classes and pixels.
+
+    The target is a map of `region_wise_map`, of the kind "rrw" unless another of the paper's losses is wanted.
+
+    Args:
+        classes: the classes that count; None: all, the background too.
+    """
+
+    target_kind = "region-wise"
+    map_kind = "rrw"
+
+
+class RegionWiseSquared(RegionWise):
+    """Mean of squared softmax times region-wise map (Valverde and Tohka 2022, Prop. 3).
+
+    With the "hausdorff" map of two classes, half the one-sided Hausdorff loss.
+    """
+
+    map_kind = "hausdorff"
+
+    def compute(self, batch: Batch) -> Tensor:
+        return batch.probs.square() * batch.target  # (B, C, *spatial)
+
+
+class RegionWiseCrossEntropy(RegionWise):
+    """Cross-entropy weighted by the RRW map (Valverde and Tohka 2022, section 3.2), over the sum of the weights.
+
+    Only the map's value for a pixel's own class counts. It is negative there, and as printed would reward
+    errors: the weight is its magnitude.
+    """
+
+    def compute(self, batch: Batch) -> Tensor:
+        return weighted_mean(-batch.log_probs, (-batch.target).clamp_min(0.0))
+
+
+class ActiveContour(Loss):
+    """Active-contour loss (Valverde and Tohka 2022, section 3.2 and Eq. 18): length plus region.
+
+    Mean over images, selected classes and pixels. The region is false positives and negatives, the length the
+    magnitude of the softmax's gradient by forward differences, in pixels.
+
+    Args:
+        region_weight: the factor of the region.
+        length_weight: the factor of the length.
+        classes: the classes that count; None: all but the background, class 0.
+    """
+
+    skips_background = True
+
+    def __init__(
+        self, region_weight: float = 1.0, length_weight: float = 1.0, classes: Sequence[int] | None = None
+    ) -> None:
+        super().__init__(classes)
+        self.region_weight = non_negative("region_weight", region_weight)
+        self.length_weight = non_negative("length_weight", length_weight)
+
+    def compute(self, batch: Batch) -> Tensor:
+        probs, target = batch.probs, batch.target
+        region = probs * (1.0 - target) + (1.0 - probs) * target        # (B, C, *spatial)
+        squares = probs.new_zeros(())
+        for axis in range(2, probs.ndim):
+            edge = probs.narrow(axis, -1, 1)                            # beyond the last pixel nothing changes
+            squares = squares + torch.diff(probs, dim=axis, append=edge).square()
+        length = (squares + 1e-12).sqrt()                               # (B, C, *spatial)
+        return self.length_weight * length + self.region_weight * region
