@@ -181,7 +181,7 @@ def settings_of_config(config: Mapping[str, Any], path: Path) -> Settings:
             raise InputError(f"{path}: expected settings that this version knows, found {name}")
         if not has_type(value, known[name].type):
             raise InputError(f"{path}: expected {name} to be {known[name].type}, found {value!r}")
-    renamed = {name: current_word(found[name]) for name in RENAMED_SETTINGS if name in found}
+    renamed: dict[str, Any] = {name: current_word(found[name]) for name in RENAMED_SETTINGS if name in found}
     if "betas" in found:
         renamed["betas"] = tuple(found["betas"])
     try:
