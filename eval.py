@@ -12,7 +12,8 @@ from tqdm import tqdm
 from environment.devices import select_device
 from evaluation.prediction import load_model, segment
 from evaluation.run_metrics import Options, measure_run
-from evaluation.scans import NIFTI, Scan, find_scans, save_on_grid
+from evaluation.scans import NIFTI, find_scans, save_on_grid
+from raw_data.dataset import Case
 from reporting import comparison, figures, page, pictures, runs, tables
 from reporting.statistics import PERMUTATIONS
 from sliced_data.meta import read_meta
@@ -44,7 +45,7 @@ def evaluate_run(args: argparse.Namespace) -> None:
 
 def predict_scans(args: argparse.Namespace) -> None:
     model = load_model(args.run, args.checkpoint, select_device(args.device))
-    scans = find_scans(model.dataset, args.case)
+    scans = find_scans(model.raw, args.case)
     masks = output_paths(args.out, scans, "--out")
     probabilities = output_paths(args.probabilities, scans, "--probabilities") if args.probabilities else {}
     check_outputs(scans, [*masks.values(), *probabilities.values()])
@@ -59,7 +60,7 @@ def predict_scans(args: argparse.Namespace) -> None:
         tqdm.write(f"{masks[scan.case_id]}: {scan.case_id}, voxels of {voxels}")
 
 
-def output_paths(out: Path, scans: Sequence[Scan], flag: str) -> dict[str, Path]:
+def output_paths(out: Path, scans: Sequence[Case], flag: str) -> dict[str, Path]:
     """case id -> file: ``out`` itself where it is named as one, else a file a scan in the folder ``out``."""
     if not out.name.endswith(NIFTI):
         if out.exists() and not out.is_dir():
@@ -72,7 +73,7 @@ def output_paths(out: Path, scans: Sequence[Scan], flag: str) -> dict[str, Path]
     return {scans[0].case_id: out}
 
 
-def check_outputs(scans: Sequence[Scan], outputs: Sequence[Path]) -> None:
+def check_outputs(scans: Sequence[Case], outputs: Sequence[Path]) -> None:
     """``InputError`` where a file to write is one that is read, or one that is written already."""
     taken = {file.path.resolve() for scan in scans for file in scan.images}
     for path in outputs:

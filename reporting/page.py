@@ -20,7 +20,7 @@ from reporting.pictures import crop, display_channel, read_prediction
 from reporting.runs import Run
 from reporting.statistics import PERMUTATIONS
 from sliced_data.meta import Meta
-from sliced_data.slices import Case
+from sliced_data.slices import SlicedCase
 from utils import InputError, exclusive, progress, read_json
 
 ASSETS = Path(__file__).resolve().parent / "page_assets"
@@ -179,7 +179,7 @@ def lesion_box(label: np.ndarray) -> list[int] | None:
     return [int(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)] if len(rows) else None
 
 
-def scores(run: Run, case: Case) -> list[str]:
+def scores(run: Run, case: SlicedCase) -> list[str]:
     """What stands under a row's panel: the 3D metrics of the case, a line a class."""
     lines = run.metrics[run.metrics["case_id"] == case.case_id]
     several = len(lines) > 1
@@ -205,7 +205,7 @@ def tests_against(baseline: str, found: dict[str, list[Run]]) -> tuple[str, str]
 
 
 def page_sections(
-    found: dict[str, list[Run]], shown: dict[str, Run], meta: Meta, cases: Sequence[Case], baseline: str
+    found: dict[str, list[Run]], shown: dict[str, Run], meta: Meta, cases: Sequence[SlicedCase], baseline: str
 ) -> dict[str, str]:
     """What the template has places for, as HTML."""
     dataset = next(iter(shown.values())).settings.get("dataset", meta.dataset)
