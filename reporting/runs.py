@@ -39,7 +39,7 @@ class Run:
     @property
     def length_unit(self) -> str:
         """Of its distances: mm, or px where its data set has no spacing."""
-        return self.meta.get("length_unit", LENGTH)
+        return self.meta.get("unit", LENGTH)
 
     @property
     def measured(self) -> dict:
