@@ -16,6 +16,7 @@ from sliced_data.meta import state_facts
 from slicing.grid import Grid
 from slicing.normalisation import NORMALISATIONS
 from training.checkpoints import load_checkpoint
+from training.settings import settings_of_config
 from utils import InputError, read_json, read_rows
 
 
@@ -42,15 +43,14 @@ def load_model(folder: Path, checkpoint: str, device: torch.device) -> Model:
     """
     path = folder / "config.json"
     config = read_json(path)
+    settings = settings_of_config(config, path)
     try:
-        settings, meta = config["settings"], state_facts(config["meta"])
-        network = NETWORKS[settings["network"]](
-            len(meta["modalities"]), len(meta["class_names"]), width=settings["width"]
-        )
+        meta = state_facts(config["meta"])
+        network = NETWORKS[settings.network](len(meta["modalities"]), len(meta["class_names"]), width=settings.width)
         described = {
             "grid": Grid(size=int(meta["size"]), fit=meta["fit"], spacing=meta["spacing"]),
             "normalise": meta["normalise"], "class_names": tuple(meta["class_names"]),
-            "modalities": tuple(meta["modalities"]), "fingerprint": settings["data_fingerprint"],
+            "modalities": tuple(meta["modalities"]), "fingerprint": settings.data_fingerprint,
             "data": Path(config["data"]),
         }
     except (KeyError, TypeError, ValueError) as error:
@@ -62,11 +62,11 @@ def load_model(folder: Path, checkpoint: str, device: torch.device) -> Model:
         epoch = int(state["epoch"])
     except (KeyError, RuntimeError):
         raise InputError(f"{folder / checkpoint}.pt: expected the weights of its config.json, found others") from None
-    check_finished(folder, settings.get("epochs"))
+    check_finished(folder, settings.epochs)
     return Model(network.to(device, memory_format=torch.channels_last).eval(), device, epoch, **described)
 
 
-def check_finished(folder: Path, epochs: int | None) -> None:
+def check_finished(folder: Path, epochs: int) -> None:
     """``InputError`` unless every epoch was trained: metrics.csv says to ``make`` that a run is finished."""
     done = len(read_rows(folder / "log.csv", ("epoch",)))
     if done != epochs:

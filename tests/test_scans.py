@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from commands import evaluate
 from raw_files import call, isles_path, make_isles, make_wmh
 from scipy import ndimage
 from torch import nn
 
-import eval as evaluate
 import preprocess
 import train
 from evaluation import prediction
