@@ -104,14 +104,14 @@ def make_busi(root: Path) -> Path:
             mask[3:6, 5 : 7 + 3 * (case == "malignant (2)")] = True
         image = Image.fromarray(pixels)
         if case == "benign (1)":
-            image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), "RGB")
+            image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
         save_png(root, case, image)
         save_png(root, f"{case}_mask", Image.fromarray(mask))
         if case == "malignant (2)":
             second = np.zeros((height, width, 4), np.uint8)
             second[..., 3] = 255
             second[20:25, 5:10, :3] = 255
-            save_png(root, f"{case}_mask_1", Image.fromarray(second, "RGBA"))
+            save_png(root, f"{case}_mask_1", Image.fromarray(second))
     return root
 
 
