@@ -11,19 +11,15 @@ import torch
 from torch import Tensor
 
 from boundary_loss.metrics import dsc, lesion_detection, surface_metrics, volume_difference
-from dataloader import Slices, load_slices
+from dataloader import Slices, StreamedSlices, open_parts
 from environment.cores import core_count
 from evaluation.measuring import MeasuringOptions
-from evaluation.metric_catalogue import CATALOGUE, LENGTH
-from evaluation.prediction import Model, load_model, native_probabilities, predict_cases
+from evaluation.metric_catalogue import CATALOGUE
+from evaluation.prediction import Model, load_model, predict_cases
 from evaluation.scans import save_on_grid
-from raw_data import DATASETS, find_cases
-from raw_data.dataset import classes_of
 from raw_data.files import RawFile
-from raw_data.volumes import read_nifti
 from sliced_data.meta import Meta, read_meta
-from sliced_data.slices import Case
-from slicing.resampling import resize_label
+from sliced_data.slices import SlicedCase
 from training.interrupts import memory_advice
 from utils import InputError, atomic_path, exclusive, progress, write_rows
 
@@ -71,7 +67,7 @@ def evaluate_run(folder: Path, options: MeasuringOptions, data: Path | None, dev
         )
     with exclusive(folder), memory_advice("use --device cpu"):
         rows, empty_slices = measure_run(folder, model, meta, options)
-    return Evaluation(model.epoch, meta.root, meta.dataset, LENGTH, rows, empty_slices)
+    return Evaluation(model.epoch, meta.root, meta.dataset, meta.unit, rows, empty_slices)
 
 
 def measure_run(folder: Path, model: Model, meta: Meta, options: MeasuringOptions) -> tuple[list[dict], float]:
@@ -79,8 +75,8 @@ def measure_run(folder: Path, model: Model, meta: Meta, options: MeasuringOption
 
     Returns the lines of metrics.csv and the share of empty validation slices.
     """
-    val = load_slices(meta, "val").to(model.device)
-    natives = read_native(meta, val, options) if options.space == "native" else None
+    (val,) = open_parts(meta, ("val",), device=model.device)
+    natives = read_native(meta, model, val, options) if options.space == "native" else None
     # Only now that all input is known to be there: its presence says that the run is evaluated.
     (folder / "metrics.csv").unlink(missing_ok=True)
     common = {**options.columns(), "epoch": model.epoch}
@@ -97,7 +93,7 @@ def measure_run(folder: Path, model: Model, meta: Meta, options: MeasuringOption
 
 
 def predicted_masks(
-    folder: Path, model: Model, val: Slices, natives: dict[str, "Native"] | None
+    folder: Path, model: Model, val: Slices | StreamedSlices, natives: dict[str, "Native"] | None
 ) -> Iterator[Masks]:
     """The masks of each validation case, written to predictions/ on the way, and to predictions_native/."""
     cases = progress(list(val.case_ranges()), desc="predicting", unit="case", leave=False)
@@ -109,7 +105,8 @@ def predicted_masks(
             yield Masks(case.case_id, prediction, reference, case.spacing)
             continue
         native = natives[case.case_id]
-        prediction = to_volume(native_probabilities(logits, native.reference.shape[:2]).argmax(1))
+        probs = model.grid.to_native(logits.softmax(dim=1), native.reference.shape, native.spacing)
+        prediction = to_volume(probs.argmax(1))
         save_on_grid(folder / "predictions_native" / f"{case.case_id}.nii.gz", prediction, native.image)
         yield Masks(case.case_id, prediction, native.reference, native.spacing, native.ignore)
 
@@ -119,7 +116,7 @@ def to_volume(slices: Tensor) -> np.ndarray:
     return np.moveaxis(slices.byte().cpu().numpy(), 0, -1)
 
 
-def save_prediction(path: Path, prediction: np.ndarray, case: Case) -> None:
+def save_prediction(path: Path, prediction: np.ndarray, case: SlicedCase) -> None:
     """NIfTI of one case on its sliced grid; prediction (X, Y, Z) uint8."""
     image = nib.Nifti1Image(prediction, np.diag([*case.spacing, 1.0]))
     image.header.set_xyzt_units("mm")
@@ -137,20 +134,22 @@ class Native:
     ignore: np.ndarray | None
 
 
-def read_native(meta: Meta, val: Slices, options: MeasuringOptions) -> dict[str, Native]:
+def read_native(
+    meta: Meta, model: Model, val: Slices | StreamedSlices, options: MeasuringOptions
+) -> dict[str, Native]:
     """The raw label of each validation case; ``InputError`` where it is not there, or not what was sliced."""
     source = options.source or meta.source
     if source is None:
         raise InputError(f"{meta.root}: expected to know its raw data, found no source in meta.json; --source names it")
-    raw, found = {case.case_id: case for case in find_cases(meta.dataset, Path(source))}, {}
+    raw, found = {case.case_id: case for case in model.raw.find_cases(Path(source))}, {}
     for case, at in val.case_ranges():
         if case.case_id not in raw:
             raise InputError(f"{source}: expected the raw scan of {case.case_id}, found none")
         files = raw[case.case_id]
-        voxels, spacing = read_nifti(case.case_id, files.label)
-        reference = classes_of(DATASETS[meta.dataset], files, voxels)
-        if not np.array_equal(resize_label(reference, meta.size), to_volume(val.label[at])):
-            raise InputError(f"{files.label}: expected the label that {meta.root} was sliced from")
+        voxels, spacing = model.raw.read_label(files)
+        reference = model.raw.classes_of(files, voxels)
+        if not np.array_equal(model.grid.to_sliced_label(reference, spacing), to_volume(val.label[at])):
+            raise InputError(f"{files.labels[0]}: expected the label that {meta.root} was sliced from")
         ignore = None if options.ignore_label is None else voxels == options.ignore_label
         found[case.case_id] = Native(files.images[0], reference, spacing, ignore)
     return found

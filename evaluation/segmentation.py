@@ -7,7 +7,8 @@ import numpy as np
 from tqdm import tqdm
 
 from evaluation.prediction import Model, segment
-from evaluation.scans import NIFTI, Scan, find_scans, save_on_grid
+from evaluation.scans import NIFTI, find_scans, save_on_grid
+from raw_data.dataset import Case
 from training.interrupts import memory_advice
 from utils import InputError, progress
 
@@ -17,7 +18,7 @@ def segment_scans(model: Model, paths: Sequence[Path], out: Path, probabilities:
 
     ``InputError`` where a scan is incomplete, or where an output is one of the files that are read.
     """
-    scans = find_scans(model.dataset, paths)
+    scans = find_scans(model.raw, paths)
     masks = output_paths(out, scans, "--out")
     soft = output_paths(probabilities, scans, "--probabilities") if probabilities else {}
     check_outputs(scans, [*masks.values(), *soft.values()])
@@ -27,7 +28,7 @@ def segment_scans(model: Model, paths: Sequence[Path], out: Path, probabilities:
         tqdm.write(f"{masks[scan.case_id]}: {scan.case_id}, voxels of {voxels}")
 
 
-def segment_scan(model: Model, scan: Scan, mask: Path, soft: Mapping[str, Path]) -> np.ndarray:
+def segment_scan(model: Model, scan: Case, mask: Path, soft: Mapping[str, Path]) -> np.ndarray:
     """Write the mask of one scan, and its softmax where ``soft`` has a file for it; returns the classes (X, Y, Z)."""
     with memory_advice("use --device cpu"):
         classes, probs = segment(model, scan)
@@ -38,7 +39,7 @@ def segment_scan(model: Model, scan: Scan, mask: Path, soft: Mapping[str, Path])
     return classes
 
 
-def output_paths(out: Path, scans: Sequence[Scan], flag: str) -> dict[str, Path]:
+def output_paths(out: Path, scans: Sequence[Case], flag: str) -> dict[str, Path]:
     """case id -> file: ``out`` itself where its name is a file's, else one file per scan in the folder ``out``."""
     if not out.name.endswith(NIFTI):
         if out.exists() and not out.is_dir():
@@ -51,7 +52,7 @@ def output_paths(out: Path, scans: Sequence[Scan], flag: str) -> dict[str, Path]
     return {scans[0].case_id: out}
 
 
-def check_outputs(scans: Sequence[Scan], outputs: Sequence[Path]) -> None:
+def check_outputs(scans: Sequence[Case], outputs: Sequence[Path]) -> None:
     """``InputError`` where a file to write is one that is read, or is written twice."""
     taken = {file.path.resolve() for scan in scans for file in scan.images}
     for path in outputs:

@@ -16,8 +16,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from evaluation.metric_catalogue import CATALOGUE, LENGTH, Column
 from reporting.runs import Run, evaluated_runs, first_run
-from sliced_data.meta import Meta, part_layout, read_meta
-from sliced_data.slices import Layout, read_slice
+from sliced_data.meta import Meta, part_files, read_meta
+from sliced_data.slices import PartFiles, read_slice
 from utils import InputError, atomic_path, read_json, read_rows
 
 STYLE = Path(__file__).resolve().parent / "paper.mplstyle"
@@ -173,12 +173,12 @@ def draw_boxes(axis: plt.Axes, cases: Sequence[np.ndarray], generator: np.random
     axis.invert_yaxis()
 
 
-def lesion_shares(layout: Layout) -> np.ndarray:
+def lesion_shares(files: PartFiles) -> np.ndarray:
     """Share of each slice (N,) that is lesion; of the files, only the labels are read."""
-    label = np.empty(*layout.stored["label"])                                            # (H, W)
-    shares = np.empty(len(layout.names))
+    label = np.empty(*files.stored["label"])                                            # (H, W)
+    shares = np.empty(len(files.names))
     for index in range(len(shares)):
-        read_slice(layout, "label", index, label)
+        read_slice(files, "label", index, label)
         shares[index] = np.count_nonzero(label) / label.size
     return shares
 
@@ -192,7 +192,7 @@ def write_shares(results: Path, rows: Sequence[str], name: str) -> list[Path]:
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.8), layout="constrained", sharex=True)
         for axis, (part, title) in zip(axes, (("train", "training"), ("val", "validation")), strict=True):
-            share = 100 * lesion_shares(part_layout(meta, part))                         # (N,) per cent
+            share = 100 * lesion_shares(part_files(meta, part))                         # (N,) per cent
             lesions = share[share > 0]
             # The lesions of a data set differ by orders of magnitude: only a logarithmic axis shows them all.
             edges = np.geomspace(100 / meta.size**2, 100, 25)

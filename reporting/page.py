@@ -20,7 +20,7 @@ from reporting.pictures import crop, display_channel, read_prediction
 from reporting.run_settings import differing_settings, settings_note
 from reporting.runs import Run, evaluated_runs, first_run
 from sliced_data.meta import Meta
-from sliced_data.slices import Case
+from sliced_data.slices import SlicedCase
 from utils import InputError, exclusive, progress, read_json
 
 ASSETS = Path(__file__).resolve().parent / "page_assets"
@@ -180,7 +180,7 @@ def lesion_box(label: np.ndarray) -> list[int] | None:
     return [int(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)] if len(rows) else None
 
 
-def scores(run: Run, case: Case) -> list[str]:
+def scores(run: Run, case: SlicedCase) -> list[str]:
     """What is printed below a row's picture: the 3D metrics of the case, one line per class."""
     lines = run.metrics[run.metrics["case_id"] == case.case_id]
     several = len(lines) > 1
@@ -206,7 +206,7 @@ def tests_against(baseline: str, found: dict[str, list[Run]]) -> tuple[str, str]
 
 
 def page_sections(
-    found: dict[str, list[Run]], shown: dict[str, Run], meta: Meta, cases: Sequence[Case], baseline: str
+    found: dict[str, list[Run]], shown: dict[str, Run], meta: Meta, cases: Sequence[SlicedCase], baseline: str
 ) -> dict[str, str]:
     """What the template has places for, as HTML."""
     first = first_run(found)

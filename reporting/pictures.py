@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from boundary_loss.distance import region_wise_map
 from reporting.figures import STYLE, data_of, drawable_runs, save
 from reporting.runs import Run, evaluated_runs
-from sliced_data.meta import Meta, part_layout
+from sliced_data.meta import Meta, part_files
 from sliced_data.slices import read_slice
 from utils import InputError
 
@@ -125,19 +125,19 @@ def read_picture(meta: Meta, case_id: str, run: Run) -> Picture:
 
     Where there is no reference, the slice with the largest prediction of ``run``.
     """
-    layout = part_layout(meta, "val")
-    found = [(case, at) for case, at in layout.case_ranges() if case.case_id == case_id]
+    files = part_files(meta, "val")
+    found = [(case, at) for case, at in files.case_ranges() if case.case_id == case_id]
     if not found:
         raise InputError(f"{meta.root}: expected a validation case {case_id}, found none")
     case, at = found[0]
-    image, labels = (np.empty((n, *layout.stored[kind][0]), layout.stored[kind][1]) for kind, n in
+    image, labels = (np.empty((n, *files.stored[kind][0]), files.stored[kind][1]) for kind, n in
                      (("image", 1), ("label", case.n_slices)))                          # (1, C, H, W), (Z, H, W)
     for z, label in enumerate(labels):
-        read_slice(layout, "label", at.start + z, label)
+        read_slice(files, "label", at.start + z, label)
     shape = (*labels.shape[1:], case.n_slices)
     shown = labels if labels.any() else np.moveaxis(read_prediction(run, case_id, shape, len(meta.class_names)), -1, 0)
     z = int(np.count_nonzero(shown, axis=(1, 2)).argmax())
-    read_slice(layout, "image", at.start + z, image[0])
+    read_slice(files, "image", at.start + z, image[0])
     channel = display_channel(image[0].astype(np.float32), shown[z])
     return Picture(case_id, image[0, channel].astype(np.float32), labels[z], z, shape, case.spacing[:2])
 

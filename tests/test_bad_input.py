@@ -197,7 +197,7 @@ TRAIN_FLAGS = {
     "residence": (("--resident", "disk"), "'stream'"),
     "3D maps of another convention, streamed": (
         ("--contour", "boundary", "--maps", "3d", "--distance-map", "reference", "--resident", "stream"),
-        "preprocess.py --distance-map reference",
+        "preprocess.py --distance-map authors",
     ),
     "device": (("--device", "cuda"), "--device cuda: expected a CUDA device"),
 }

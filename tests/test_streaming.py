@@ -82,7 +82,7 @@ def test_a_streamed_run_is_the_resident_one_bit_for_bit(sliced, tmp_path, flags)
 
 def test_a_3d_map_of_another_convention_must_be_stored(sliced, tmp_path):
     flags = ("--contour", "boundary", "--maps", "3d", "--distance-map", "reference", "--resident", "stream")
-    with pytest.raises(InputError, match="preprocess.py --distance-map reference"):
+    with pytest.raises(InputError, match="preprocess.py --distance-map authors"):
         run(sliced, tmp_path / "run", *flags)
     assert not (tmp_path / "run").exists()
 
