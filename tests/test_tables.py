@@ -13,7 +13,7 @@ from raw_files import call
 from result_folders import case, change_settings, write_run
 
 import published
-from reporting import tables
+from reporting import comparison, tables
 from utils import InputError
 
 PAPER = {"network": "unet", "width": 64, "epochs": 100, "batch_size": 8, "lr": 0.001}
@@ -148,6 +148,16 @@ def test_several_classes_have_their_share_of_voxels(tmp_path):
     rows = {row["class"]: row for row in csv.DictReader((tmp_path / "acdc" / "t.csv").open())}
     assert float(rows["rv"]["dsc"]) == pytest.approx(0.6) and float(rows["rv"]["voxel_share"]) == 30 / 2000
     assert float(rows["lv"]["voxel_share"]) == 0.05 and "1.5 %" in text and "share of voxels" in text
+
+
+def test_distances_without_a_spacing_are_in_px(tmp_path):
+    for row in ("gdl", "other"):
+        write_run(tmp_path / row / "seed0", [case("1", 0.4, 2.0), case("2", 0.6, 3.0)], {"dataset": "busi"})
+        config = json.loads((tmp_path / row / "seed0" / "config.json").read_text())
+        (tmp_path / row / "seed0" / "config.json").write_text(json.dumps({**config, "meta": {"unit": "px"}}))
+    text = tables.write_table(tmp_path, ["gdl", "other"], "t")
+    text += comparison.write_comparison(tmp_path, ["other"], "c", protocol=comparison.Protocol("gdl"))
+    assert text.count("HD95 (px)") == 2 and "mm" not in text
 
 
 def published_dsc(*place):
