@@ -81,6 +81,13 @@ def test_a_run_that_is_not_the_papers_has_no_difference(tmp_path, change, size, 
     assert f"| {said} " in text and "differs from the paper in" in text and "-0.011" not in text
 
 
+def test_an_encoder_without_pretrained_weights_is_not_the_studys():
+    study = published.published_result("busi", "ce", "tumour")
+    ours = {"network": "resnet34-unet", "epochs": 20, "batch_size": 16, "lr": 0.001, "size": 256}
+    assert study.differs(ours, 85) == ("no encoder weights",)
+    assert study.differs({**ours, "encoder_weights": "resnet34.pth"}, 85) == () and "ImageNet" in study.remark
+
+
 def test_each_class_has_its_published_figures_with_hd(tmp_path):
     """The region-wise paper prints HD, one line per class, and sds over cases."""
     folder = tmp_path / "rrw" / "seed0"
