@@ -51,7 +51,7 @@ def check_measured(run: Path, options: MeasuringOptions) -> None:
             if not agree(line[name], wanted[name]):
                 raise InputError(
                     f"{path}: expected metrics of {flag} {shown(wanted[name])}, found {flag} {shown(line[name])}; "
-                    "name another folder of results (RESULTS=) or remove metrics.csv to measure again"
+                    "RESULTS=<folder> keeps both, or remove metrics.csv to measure again"
                 )
 
 

@@ -14,7 +14,7 @@ from boundary_loss.metrics import dsc, lesion_detection, surface_metrics, volume
 from dataloader import Slices, StreamedSlices, open_parts
 from environment.cores import core_count
 from evaluation.measuring import MeasuringOptions
-from evaluation.metric_catalogue import CATALOGUE, LENGTH
+from evaluation.metric_catalogue import CATALOGUE
 from evaluation.prediction import Model, load_model, predict_cases
 from evaluation.scans import save_on_grid
 from raw_data.files import RawFile
@@ -67,7 +67,7 @@ def evaluate_run(folder: Path, options: MeasuringOptions, data: Path | None, dev
         )
     with exclusive(folder), memory_advice("use --device cpu"):
         rows, empty_slices = measure_run(folder, model, meta, options)
-    return Evaluation(model.epoch, meta.root, meta.dataset, LENGTH, rows, empty_slices)
+    return Evaluation(model.epoch, meta.root, meta.dataset, meta.unit, rows, empty_slices)
 
 
 def measure_run(folder: Path, model: Model, meta: Meta, options: MeasuringOptions) -> tuple[list[dict], float]:

@@ -23,14 +23,14 @@ class PublishedResult:
     remark: str                         # to print wherever the result is
 
     def differs(self, settings: Mapping[str, object], validation_cases: int) -> tuple[str, ...]:
-        """In what a run is not the paper's, in print; a setting that either does not have is not compared."""
+        """In what a run is not the paper's, in print; a setting that one of them does not tell is not compared."""
         found = []
         for name, theirs in self.settings.items():
             ours = settings.get(name, theirs)
-            if theirs is True:                              # some value, whichever
-                ours = True if ours else None
-            if ours != theirs:
-                found.append(WORDS.get(name, f"{name} {{}}").format(ours) if ours is not None else f"no {name}")
+            if theirs is True and not settings.get(name):       # some value, whichever
+                found.append(f"no {name}")
+            elif theirs is not True and ours != theirs:
+                found.append(WORDS.get(name, f"{name} {{}}").format(ours))
         if validation_cases != self.validation_cases:
             found.append(f"other data ({validation_cases} cases)")
         return tuple(text.replace("_", " ") for text in found)

@@ -93,7 +93,7 @@ def test_a_check_holds_the_options_against_metrics_csv(results, monkeypatch, cap
     error = capsys.readouterr().err
     assert error.count("\n") == (1 if named else 0) and (named or "") in error
     if named and "found --" in named:
-        assert "RESULTS=" in error and "remove metrics.csv" in error
+        assert "RESULTS=<folder>" in error and "remove metrics.csv" in error
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 

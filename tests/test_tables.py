@@ -13,7 +13,7 @@ from raw_files import call
 from result_folders import case, change_settings, write_run
 
 import published
-from reporting import tables
+from reporting import comparison, tables
 from utils import InputError
 
 PAPER = {"network": "unet", "width": 64, "epochs": 100, "batch_size": 8, "lr": 0.001}
@@ -79,6 +79,13 @@ def test_a_run_that_is_not_the_papers_has_no_difference(tmp_path, change, size, 
     (row,) = csv.DictReader((tmp_path / "t.csv").open())
     assert (row["difference_dsc"], row["differs_from_published"], row["published_dsc"]) == ("", said, "0.511")
     assert f"| {said} " in text and "differs from the paper in" in text and "-0.011" not in text
+
+
+def test_an_encoder_without_pretrained_weights_is_not_the_studys():
+    study = published.published_result("busi", "ce", "tumour")
+    ours = {"network": "resnet34-unet", "epochs": 20, "batch_size": 16, "lr": 0.001, "size": 256}
+    assert study.differs(ours, 85) == ("no encoder weights",)
+    assert study.differs({**ours, "encoder_weights": "resnet34.pth"}, 85) == () and "ImageNet" in study.remark
 
 
 def test_each_class_has_its_published_figures_with_hd(tmp_path):
@@ -148,6 +155,16 @@ def test_several_classes_have_their_share_of_voxels(tmp_path):
     rows = {row["class"]: row for row in csv.DictReader((tmp_path / "acdc" / "t.csv").open())}
     assert float(rows["rv"]["dsc"]) == pytest.approx(0.6) and float(rows["rv"]["voxel_share"]) == 30 / 2000
     assert float(rows["lv"]["voxel_share"]) == 0.05 and "1.5 %" in text and "share of voxels" in text
+
+
+def test_distances_without_a_spacing_are_in_px(tmp_path):
+    for row in ("gdl", "other"):
+        write_run(tmp_path / row / "seed0", [case("1", 0.4, 2.0), case("2", 0.6, 3.0)], {"dataset": "busi"})
+        config = json.loads((tmp_path / row / "seed0" / "config.json").read_text())
+        (tmp_path / row / "seed0" / "config.json").write_text(json.dumps({**config, "meta": {"unit": "px"}}))
+    text = tables.write_table(tmp_path, ["gdl", "other"], "t")
+    text += comparison.write_comparison(tmp_path, ["other"], "c", protocol=comparison.Protocol("gdl"))
+    assert text.count("HD95 (px)") == 2 and "mm" not in text
 
 
 def published_dsc(*place):
