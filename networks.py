@@ -1,7 +1,7 @@
 """Networks; every one maps images (B, C, H, W) to logits (B, K, H, W)."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -55,7 +55,18 @@ class Up(nn.Module):
         return self.merge(torch.cat((self.refine(features), skip), dim=1))
 
 
-class UNet(nn.Module):
+class Network(nn.Module):
+    """What maps images (B, C, H, W) to logits (B, K, H, W); H and W are multiples of ``size_multiple``."""
+
+    size_multiple = 1
+
+    def check_size(self, image: Tensor) -> None:
+        if image.shape[-1] % self.size_multiple or image.shape[-2] % self.size_multiple:
+            size, name = tuple(image.shape[-2:]), type(self).__name__
+            raise ValueError(f"{name}: expected H and W to be multiples of {self.size_multiple}, got {size}")
+
+
+class UNet(Network):
     """The network of the paper's experiments (Kervadec et al. 2021, 3.5), as its authors built it.
 
     ``width`` is the number of channels at full resolution; they double at each of three stride-2 steps.
@@ -83,8 +94,7 @@ class UNet(nn.Module):
         self.apply(initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        if image.shape[-1] % 8 or image.shape[-2] % 8:
-            raise ValueError(f"UNet: expected H and W to be multiples of 8, got {tuple(image.shape[-2:])}")
+        self.check_size(image)
         skips = []
         features = image                                # (B, C, H, W)
         for encoder in self.encoders:
@@ -195,7 +205,7 @@ class Decoder(nn.Module):
         return features
 
 
-class ResNet34UNet(nn.Module):
+class ResNet34UNet(Network):
     """UNet with a ResNet-34 as encoder, as segmentation_models_pytorch 0.6.0 builds ``Unet("resnet34")``.
 
     Its state dict has the names of that library; those below ``encoder`` are torchvision's. With 1 channel in and
@@ -216,8 +226,7 @@ class ResNet34UNet(nn.Module):
         self.segmentation_head = nn.Sequential(head)
 
     def forward(self, image: Tensor) -> Tensor:
-        if image.shape[-1] % 32 or image.shape[-2] % 32:
-            raise ValueError(f"ResNet34UNet: expected H and W to be multiples of 32, got {tuple(image.shape[-2:])}")
+        self.check_size(image)
         return self.segmentation_head(self.decoder(self.encoder(image)))        # (B, K, H, W)
 
 
@@ -275,7 +284,7 @@ def check_weights(path: Path, weights: Mapping[str, Tensor], expected: Mapping[s
 
 
 # The keyword arguments of a network are its settings.
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "resnet34-unet": ResNet34UNet}
+NETWORKS: dict[str, type[Network]] = {"unet": UNet, "resnet34-unet": ResNet34UNet}
 
 
 def network_settings(name: str) -> dict[str, int]:
@@ -284,7 +293,7 @@ def network_settings(name: str) -> dict[str, int]:
     return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
 
 
-def build_network(name: str, in_channels: int, num_classes: int, *, width: int | None = None) -> nn.Module:
+def build_network(name: str, in_channels: int, num_classes: int, *, width: int | None = None) -> Network:
     """A network by its name; ``width`` None is the network's own.
 
     ``ValueError`` where a network without that setting is given one, or a number is below 1.

@@ -16,7 +16,7 @@ from environment.cores import use_threads
 from environment.devices import fastest_precision, select_device, use_deterministic_algorithms
 from environment.provenance import provenance
 from losses import CONTOUR_LOSSES, REGION_LOSSES
-from networks import NETWORKS
+from networks import NETWORKS, network_settings
 from sliced_data.meta import Meta, read_meta
 from training.interrupts import memory_advice
 from training.lr_rules import RATES
@@ -62,6 +62,17 @@ def resolve_protocol(args: argparse.Namespace) -> None:
             setattr(args, name, value)
 
 
+def resolve_width(args: argparse.Namespace) -> None:
+    """Give a width that was left out its network's value, None where that has no such setting."""
+    settings = network_settings(args.network)
+    if args.width is None:
+        args.width = settings.get("width")
+    elif "width" not in settings:
+        raise InputError(f"--width: expected none, since the channels of {args.network} are fixed, found {args.width}")
+    elif args.width < 1:
+        raise InputError(f"--width: expected at least 1, found {args.width}")
+
+
 def settings_of(args: argparse.Namespace, meta: Meta) -> dict:
     """What defines a run: every flag but where it happens, and the data."""
     flags = {name: value for name, value in sorted(vars(args).items()) if name not in NOT_SETTINGS}
@@ -103,7 +114,8 @@ def build_parser() -> Parser:
     parser.add_argument("--data", type=Path, required=True, help="sliced data set, for instance data/isles")
     parser.add_argument("--out", type=Path, required=True, help="run folder to make")
     parser.add_argument("--network", choices=list(NETWORKS), default="unet", help="architecture")
-    parser.add_argument("--width", type=int, default=64, help="channels at full resolution")
+    width = network_settings("unet")["width"]
+    parser.add_argument("--width", type=int, help=f"channels of the unet at full resolution (default: {width})")
     parser.add_argument("--epochs", type=int, default=100, help="epochs")
     parser.add_argument("--batch-size", type=int, default=8, help="slices a step")
     parser.add_argument("--lr", type=float, default=0.001, help="learning rate, halved after 20 epochs without gain")
@@ -151,7 +163,8 @@ def add_protocol_flags(group) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = build_parser().parse_args(arguments)
     resolve_protocol(args)
-    for name, low in (("width", 1), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
+    resolve_width(args)
+    for name, low in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
         if getattr(args, name) < low:
             raise InputError(f"--{name.replace('_', '-')}: expected at least {low}, found {getattr(args, name)}")
     if args.seed >= 2**32:
@@ -195,7 +208,8 @@ def say_if_longer(args: argparse.Namespace) -> None:
 def room_for(args: argparse.Namespace, device: torch.device) -> str:
     """Which flags make a run smaller."""
     place = "--resident host or stream" if device.type == "cuda" else "--resident stream"
-    return f"take less than --batch-size {args.batch_size} or --width {args.width}, or {place}"
+    width = f" or --width {args.width}" if args.width else ""
+    return f"take less than --batch-size {args.batch_size}{width}, or {place}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -207,6 +221,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.precision == "auto":
         args.precision = fastest_precision(device)
     meta = read_meta(args.data)
+    multiple = NETWORKS[args.network].size_multiple
+    if meta.size % multiple:
+        size = f"a multiple of {multiple} pixels for {args.network}, found {meta.size}"
+        raise InputError(f"{args.data}: expected slices of {size}")
     settings = settings_of(args, meta)
     check_run_folder(args, settings)
     with memory_advice(room_for(args, device)):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dataloader import Slices, batches
 from evaluation.scans import Scan, read_scan
-from networks import NETWORKS
+from networks import build_network
 from raw_data import DATASETS
 from slicing.resampling import resample, scale
 from training.checkpoints import load_checkpoint
@@ -41,8 +41,8 @@ def load_model(folder: Path, checkpoint: str, device: torch.device) -> Model:
     config = read_json(path)
     try:
         settings, meta = config["settings"], config["meta"]
-        network = NETWORKS[settings["network"]](
-            len(meta["modalities"]), len(meta["class_names"]), width=settings["width"]
+        network = build_network(
+            settings["network"], len(meta["modalities"]), len(meta["class_names"]), width=settings["width"]
         )
         described = {
             "dataset": meta["dataset"], "size": int(meta["size"]), "class_names": tuple(meta["class_names"]),

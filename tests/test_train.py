@@ -1,6 +1,7 @@
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -96,6 +97,21 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(sliced, tmp_path)
         torch.equal(x, y)
         for x, y in zip(weights(tmp_path / "a").values(), weights(tmp_path / "b").values(), strict=True)
     )
+
+
+def test_the_resnet_unet_trains_and_predicts_and_needs_a_size_of_its_own(sliced, tmp_path):
+    flags = ("--network", "resnet34-unet", "--epochs", "1", "--device", "cpu")
+    train.main(["--data", str(sliced), "--out", str(tmp_path / "run"), *flags])
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["settings"]["network"] == "resnet34-unet" and config["settings"]["width"] is None
+    model = load_model(tmp_path / "run", "last", torch.device("cpu"))
+    assert sum(parameter.numel() for parameter in model.network.parameters()) == 24_430_242 + 4 * 49 * 64
+    other = shutil.copytree(sliced, tmp_path / "other")
+    meta = json.loads((other / "meta.json").read_text())
+    (other / "meta.json").write_text(json.dumps({**meta, "size": 40}))
+    with pytest.raises(InputError, match="expected slices of a multiple of 32 pixels for resnet34-unet, found 40"):
+        train.main(["--data", str(other), "--out", str(tmp_path / "refused"), *flags])
+    assert not (tmp_path / "refused").exists()
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(sliced, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from boundary_loss.metrics import dsc_from_counts, hd95, intersection_and_sizes
 from dataloader import Batch, Slices, StreamedSlices, batches, epoch_order, open_parts
 from environment.cores import core_count
 from losses import Objective, wanted_maps
-from networks import NETWORKS
+from networks import build_network
 from sliced_data.meta import Meta
 from training.checkpoints import seed_everything
 from training.compilation import Compiled
@@ -206,7 +206,7 @@ def build_trainer(args: argparse.Namespace, meta: Meta, device: torch.device) ->
         meta, maps=maps, convention=args.distance_map, resident=args.resident, device=device
     )
     num_classes = len(meta.class_names)
-    network = NETWORKS[args.network](len(meta.modalities), num_classes, width=args.width)
+    network = build_network(args.network, len(meta.modalities), num_classes, width=args.width)
     network = network.to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(network.parameters(), lr=args.lr, fused=device.type == "cuda")
     schedule = schedules.build(args.alpha, start=args.alpha_start, step=args.alpha_step, epochs=args.epochs)
