@@ -134,6 +134,8 @@ def test_a_schedule_has_epochs_of_its_own():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"contour_alone_weight": 0.0}, "--contour-alone-weight: expected a positive number, found 0.0"),
+        ({"contour_alone_weight": float("nan")}, "--contour-alone-weight: expected a positive number, found nan"),
         ({"betas": (0.9, 1.0)}, "--betas: expected two numbers from 0 to below 1, found \\(0.9, 1.0\\)"),
         ({"weight_decay": -1.0}, "--weight-decay: expected a number of at least 0, found -1.0"),
         ({"gradient_clip": 0.0}, "--gradient-clip: expected a positive number, found 0.0"),

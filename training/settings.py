@@ -30,6 +30,7 @@ CHOICES = {
     "selection": ("volume", "slice"),
     "distance_map": CONVENTIONS,
     "hausdorff": CONVENTIONS,
+    "cross_entropy": CONVENTIONS,
     "gdl_absent": ("largest", "authors"),
     "precision": ("auto", "bf16", "fp32"),
 }
@@ -54,6 +55,7 @@ class Settings:
     alpha_start: float = 0.01
     alpha_step: float = 0.01
     alpha_epochs: int | None = None         # of schedules that are spread over epochs; None: all epochs of the run
+    contour_alone_weight: float = 1.0       # of a contour loss without a regional one
     network: str = "unet"
     width: int = 64                         # channels at full resolution
     epochs: int = 100
@@ -69,6 +71,7 @@ class Settings:
     distance_map: str = "paper"
     hausdorff: str = "paper"
     gdl_absent: str = "largest"
+    cross_entropy: str = "paper"            # of ce, focal and unet-ce
     precision: str = "auto"                 # of a run that has begun: bf16 or fp32
     compile: bool = True
     deterministic: bool = False
@@ -88,6 +91,9 @@ class Settings:
             raise InputError(f"--seed: expected less than 2^32, found {self.seed}")
         if not 0 < self.lr < math.inf:
             raise InputError(f"--lr: expected a positive number, found {self.lr}")
+        if not 0 < self.contour_alone_weight < math.inf:
+            found = self.contour_alone_weight
+            raise InputError(f"--contour-alone-weight: expected a positive number, found {found}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"--betas: expected two numbers from 0 to below 1, found {self.betas}")
         if not 0 <= self.weight_decay < math.inf:
@@ -128,8 +134,8 @@ class Settings:
 PAPER = Settings()
 # What the authors' code does where it departs from the text: docs/FIDELITY.md.
 AUTHORS = replace(
-    PAPER, alpha="authors", lr_rule="authors", selection="slice", distance_map="authors", hausdorff="authors",
-    gdl_absent="authors",
+    PAPER, alpha="authors", contour_alone_weight=0.1, betas=(0.9, 0.99), lr_rule="authors", selection="slice",
+    distance_map="authors", hausdorff="authors", gdl_absent="authors", cross_entropy="authors", precision="fp32",
 )
 PROTOCOLS = {"paper": PAPER, "authors": AUTHORS}
 
