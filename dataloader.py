@@ -1,6 +1,5 @@
 """Sliced data set -> batches, wherever the slices are kept: on the device, on the host, or on the disk."""
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor
 
 from environment.memory import available_memory, free_memory
-from sliced_data.meta import Meta, part_layout
-from sliced_data.slices import Case, Layout, compute_maps, read_slice
+from sliced_data.meta import PARTS, Meta, part_files
+from sliced_data.slices import PartFiles, SlicedCase, compute_maps, read_slice
 from utils import InputError, progress
 
 RESIDENCES = ("auto", "device", "host", "stream")
@@ -23,10 +22,10 @@ CHECK_SLICES = 8        # slices in memory at once while all files are read thro
 class Batch:
     """Slices of one step, on one device: as they are stored, or ``prepared`` for the network and the losses."""
 
-    image: Tensor       # (B, C, H, W) in [0, 1], float16, then float32
+    image: Tensor       # (B, C, H, W) as normalised, float16, then float32
     label: Tensor       # (B, H, W) uint8, then int64
     maps: Tensor | None  # (B, K, H, W) float16 or float32, then float32
-    spacing: Tensor     # (B, 2) float32, mm
+    spacing: Tensor     # (B, 2) float32, mm or px
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(*(t if t is None else change(t) for t in (self.image, self.label, self.maps, self.spacing)))
@@ -47,18 +46,18 @@ class Batch:
 class Part:
     """One part (train or val), wherever its slices are: their names, and whose they are."""
 
-    layout: Layout
+    files: PartFiles
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.layout.names
+        return self.files.names
 
     @property
-    def cases(self) -> tuple[Case, ...]:
-        return self.layout.cases
+    def cases(self) -> tuple[SlicedCase, ...]:
+        return self.files.cases
 
-    def case_ranges(self) -> Iterator[tuple[Case, slice]]:
-        return self.layout.case_ranges()
+    def case_ranges(self) -> Iterator[tuple[SlicedCase, slice]]:
+        return self.files.case_ranges()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -71,13 +70,10 @@ class Slices(Part):
     image: Tensor       # (N, C, H, W) float16
     label: Tensor       # (N, H, W) uint8
     maps: Tensor | None  # (N, K, H, W): signed distances in mm (float16), or a region-wise map (float32)
-    spacing: Tensor     # (N, 2) float32, mm
-    layout: Layout
+    spacing: Tensor     # (N, 2) float32, mm or px
+    files: PartFiles
 
-    def to(self, device: torch.device, room: float = 0.5) -> "Slices":
-        """The slices on ``device``, or where they are if they would fill more than ``room`` of its free memory."""
-        if device.type == "cuda" and self.layout.nbytes > torch.cuda.mem_get_info(device)[0] * room:
-            return self
+    def to(self, device: torch.device) -> "Slices":
         tensors = {name: getattr(self, name) for name in ("image", "label", "maps", "spacing")}
         return replace(self, **{name: t if t is None else t.to(device) for name, t in tensors.items()})
 
@@ -97,22 +93,22 @@ class Slices(Part):
 
 
 def load_slices(meta: Meta, part: str, *, maps: str | None = None, convention: str | None = None) -> Slices:
-    """Read all slices of a part into memory; arguments as ``part_layout`` takes them.
+    """Read all slices of a part into memory; arguments as ``part_files`` takes them.
 
     ``InputError`` names a slice that is missing, damaged, of another dtype or shape, or not finite.
     """
-    layout = part_layout(meta, part, maps=maps, convention=convention)
-    arrays = {kind: np.empty((len(layout.names), *shape), dtype) for kind, (shape, dtype) in layout.stored.items()}
-    for index in progress(range(len(layout.names)), desc=f"reading {part}", unit="slice", leave=False):
+    files = part_files(meta, part, maps=maps, convention=convention)
+    arrays = {kind: np.empty((len(files.names), *shape), dtype) for kind, (shape, dtype) in files.stored.items()}
+    for index in progress(range(len(files.names)), desc=f"reading {part}", unit="slice", leave=False):
         for kind, array in arrays.items():
-            read_slice(layout, kind, index, array[index])
-    if layout.computed:
-        shape, dtype = layout.computed
-        arrays[maps] = np.empty((len(layout.names), *shape), dtype)
-        for case, at in progress(list(layout.case_ranges()), desc="distance maps", unit="case", leave=False):
-            compute_maps(layout, case, arrays["label"][at], out=arrays[maps][at])
+            read_slice(files, kind, index, array[index])
+    if files.computed:
+        shape, dtype = files.computed
+        arrays[maps] = np.empty((len(files.names), *shape), dtype)
+        for case, at in progress(list(files.case_ranges()), desc="distance maps", unit="case", leave=False):
+            compute_maps(files, case, arrays["label"][at], out=arrays[maps][at])
     tensors = {kind: torch.from_numpy(array) for kind, array in arrays.items()}
-    return Slices(tensors["image"], tensors["label"], tensors.get(maps), layout.spacing(), layout)
+    return Slices(tensors["image"], tensors["label"], tensors.get(maps), files.spacing(), files)
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> Tensor:
@@ -149,10 +145,10 @@ def batches(slices: Slices, order: Tensor, batch_size: int, device: torch.device
 class StreamedSlices(Part):
     """Slices of one part that stay on the disk; the same batches in the same order as ``Slices`` gives."""
 
-    layout: Layout
-    spacing: Tensor         # (N, 2) float32, mm
+    files: PartFiles
+    spacing: Tensor         # (N, 2) float32, mm or px
     label: Tensor | None    # (N, H, W) uint8, of the validation part alone: its 3D metrics need it whole
-    owners: tuple[Case, ...]    # the case of each slice
+    owners: tuple[SlicedCase, ...]    # the case of each slice
 
     def read(self, parts: Sequence[Tensor], device: torch.device) -> Iterator[Batch]:
         """One batch a part (B,) of an order, read ahead by threads."""
@@ -160,26 +156,26 @@ class StreamedSlices(Part):
 
     def take(self, index: Tensor, *, pin: bool = False) -> Batch:
         """The slices of ``index`` (B,) as they are stored; ``InputError`` names one that is damaged."""
-        layout, places = self.layout, index.tolist()
-        arrays = dict(layout.stored)
-        if layout.computed:
-            arrays[layout.maps] = layout.computed
+        files, places = self.files, index.tolist()
+        arrays = dict(files.stored)
+        if files.computed:
+            arrays[files.maps] = files.computed
         tensors = {
             kind: torch.empty((len(places), *shape), dtype=torch_dtype(dtype), pin_memory=pin)
             for kind, (shape, dtype) in arrays.items()
         }
-        for kind in layout.stored:
+        for kind in files.stored:
             out = tensors[kind].numpy()
             for row, place in enumerate(places):
-                read_slice(layout, kind, place, out[row])
-        if layout.computed:
-            label, out = tensors["label"].numpy(), tensors[layout.maps].numpy()
+                read_slice(files, kind, place, out[row])
+        if files.computed:
+            label, out = tensors["label"].numpy(), tensors[files.maps].numpy()
             for row, place in enumerate(places):
                 one = slice(row, row + 1)
-                compute_maps(layout, self.owners[place], label[one], out=out[one])
+                compute_maps(files, self.owners[place], label[one], out=out[one])
         spacing = self.spacing[index]
         spacing = spacing.pin_memory() if pin else spacing
-        return Batch(tensors["image"], tensors["label"], tensors.get(layout.maps), spacing)
+        return Batch(tensors["image"], tensors["label"], tensors.get(files.maps), spacing)
 
 
 def torch_dtype(dtype: np.dtype) -> torch.dtype:
@@ -188,17 +184,17 @@ def torch_dtype(dtype: np.dtype) -> torch.dtype:
 
 def open_slices(meta: Meta, part: str, *, maps: str | None, convention: str | None) -> StreamedSlices:
     """The part as it lies on the disk, after every file was read once: ``InputError`` names a damaged one."""
-    layout = part_layout(meta, part, maps=maps, convention=convention)
-    if layout.computed and maps == "phi3d":
+    files = part_files(meta, part, maps=maps, convention=convention)
+    if files.computed and maps == "phi3d":
         raise InputError(
-            f"--resident stream: expected {maps} of the convention {convention} in {meta.root}, found "
-            f"{meta.convention}; slice again with preprocess.py --distance-map {convention}"
+            f"--resident stream: expected {maps} of the convention {files.convention} in {meta.root}, found "
+            f"{meta.convention}; slice again with preprocess.py --distance-map {files.convention}"
         )
-    owners = tuple(case for case in layout.cases for _ in range(case.n_slices))
-    shape, dtype = layout.stored["label"]
-    label = torch.empty((len(layout.names), *shape), dtype=torch_dtype(dtype)) if part == "val" else None
+    owners = tuple(case for case in files.cases for _ in range(case.n_slices))
+    shape, dtype = files.stored["label"]
+    label = torch.empty((len(files.names), *shape), dtype=torch_dtype(dtype)) if part == "val" else None
     # Without the maps that are computed: they cannot be damaged.
-    stored = StreamedSlices(replace(layout, maps=None) if layout.computed else layout, layout.spacing(), None, owners)
+    stored = StreamedSlices(replace(files, maps=None) if files.computed else files, files.spacing(), None, owners)
     parts = torch.arange(len(stored)).split(CHECK_SLICES)
     found = stored.read(parts, torch.device("cpu"))
     with progress(total=len(stored), desc=f"checking {part}", unit="slice", leave=False) as bar:
@@ -206,7 +202,7 @@ def open_slices(meta: Meta, part: str, *, maps: str | None, convention: str | No
             if label is not None:
                 label[places] = batch.label
             bar.update(len(places))
-    return StreamedSlices(layout, layout.spacing(), label, owners)
+    return StreamedSlices(files, files.spacing(), label, owners)
 
 
 def choose_residence(size: int, device: torch.device) -> str:
@@ -217,15 +213,16 @@ def choose_residence(size: int, device: torch.device) -> str:
 
 
 def open_parts(
-    meta: Meta, *, maps: str | None, convention: str | None, resident: str, device: torch.device
-) -> tuple[Slices, Slices] | tuple[StreamedSlices, StreamedSlices]:
-    """Training and validation slices, kept where ``resident`` (one of RESIDENCES) says."""
+    meta: Meta, parts: Sequence[str] = PARTS, *, maps: str | None = None, convention: str | None = None,
+    resident: str = "auto", device: torch.device,
+) -> tuple[Slices, ...] | tuple[StreamedSlices, ...]:
+    """The slices of ``parts`` (train and val), kept where ``resident`` (one of RESIDENCES) says."""
     wanted = {"maps": maps, "convention": convention}
-    # Both, before the first is read: one may have no cases.
-    size = sum(part_layout(meta, part, **wanted).nbytes for part in ("train", "val"))
+    # All, before the first is read: one may have no cases.
+    size = sum(part_files(meta, part, **wanted).nbytes for part in parts)
     if resident == "auto":
         resident = choose_residence(size, device)
     if resident == "stream":
-        return tuple(open_slices(meta, part, **wanted) for part in ("train", "val"))
-    parts = (load_slices(meta, part, **wanted) for part in ("train", "val"))
-    return tuple(part.to(device, room=math.inf) if resident == "device" else part for part in parts)
+        return tuple(open_slices(meta, part, **wanted) for part in parts)
+    loaded = (load_slices(meta, part, **wanted) for part in parts)
+    return tuple(slices.to(device) if resident == "device" else slices for slices in loaded)

@@ -1,150 +1,168 @@
 """Evaluate runs: metrics of one run, tables and tests over runs and seeds, figures, masks of new scans."""
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-from environment.devices import select_device
-from evaluation.prediction import load_model, segment
-from evaluation.run_metrics import Options, measure_run
-from evaluation.scans import NIFTI, Scan, find_scans, save_on_grid
-from reporting import comparison, figures, page, pictures, runs, tables
+from evaluation.measuring import GRIDS, MeasuringOptions, check_measured
+from evaluation.metric_catalogue import METRICS
+from published import published_empty_share
+from reporting.levels import LEVELS
 from reporting.statistics import PERMUTATIONS
-from sliced_data.meta import read_meta
-from training.interrupts import memory_advice
-from utils import InputError, Parser, exclusive, progress, run_command
+from utils import InputError, Parser, run_command
+
+# Each command imports what it needs: to check a run loads no network, and to make a table no GPU library.
 
 
 def evaluate_run(args: argparse.Namespace) -> None:
-    if args.space == "sliced" and (args.source or args.ignore_label is not None):
-        raise InputError("--source, --ignore-label: expected --space native beside it, found --space sliced")
-    if not 0 <= args.tolerance < math.inf:
-        raise InputError(f"--tolerance: expected at least 0 mm, found {args.tolerance}")
-    model = load_model(args.run, args.checkpoint, select_device(args.device))
-    meta = read_meta(args.data or model.data)
-    if meta.fingerprint != model.fingerprint:
-        raise InputError(
-            f"{meta.root}: expected the data set that {args.run} was trained on, found another (--data names it)"
-        )
-    options = Options(args.checkpoint, args.space, args.source, args.tolerance, args.ignore_label)
-    with exclusive(args.run), memory_advice("use --device cpu"):
-        rows, empty = measure_run(args.run, model, meta, options)
-    theirs = {name: runs.published_figures(name, "boundary", "slice")["published_dsc"] for name in ("isles", "wmh")}
-    published = ", ".join(f"{share:.3f} on {name}" for name, share in theirs.items())
-    print(f"{meta.root}: {empty:.3f} of the validation slices are empty; MIDL 2019, boundary loss alone: {published}")
-    mean = {name: float(np.mean([row[name] for row in rows])) for name in ("dsc", "hd95_mm")}
-    measured = f"DSC {mean['dsc']:.3f}, HD95 {mean['hd95_mm']:.2f} mm"
-    print(f"{args.run}: {args.checkpoint} epoch {model.epoch}: {measured} over {len(rows)} volumes")
+    options = MeasuringOptions(args.checkpoint, args.space, args.source, args.tolerance, args.ignore_label)
+    if args.check:
+        check_measured(args.run, options)
+        return
+    from environment.devices import select_device
+    from evaluation import run_metrics
+
+    found = run_metrics.evaluate_run(args.run, options, args.data, select_device(args.device))
+    theirs = published_empty_share(found.dataset)
+    beside = "" if theirs is None else f"; MIDL 2019, boundary loss alone: {theirs:.3f} on {found.dataset}"
+    print(f"{found.data}: {found.empty_slices:.3f} of the validation slices are empty{beside}")
+    print(f"{args.run}: {args.checkpoint} {found}")
 
 
 def predict_scans(args: argparse.Namespace) -> None:
+    from environment.devices import select_device
+    from evaluation.prediction import load_model
+    from evaluation.segmentation import segment_scans
+
     model = load_model(args.run, args.checkpoint, select_device(args.device))
-    scans = find_scans(model.dataset, args.case)
-    masks = output_paths(args.out, scans, "--out")
-    probabilities = output_paths(args.probabilities, scans, "--probabilities") if args.probabilities else {}
-    check_outputs(scans, [*masks.values(), *probabilities.values()])
-    for scan in progress(scans, desc="segmenting", unit="scan"):
-        with memory_advice("use --device cpu"):
-            classes, probs = segment(model, scan)
-        save_on_grid(masks[scan.case_id], classes, scan.images[0])
-        if probabilities:
-            foreground = probs[..., 1] if probs.shape[-1] == 2 else probs[..., 1:]
-            save_on_grid(probabilities[scan.case_id], np.ascontiguousarray(foreground), scan.images[0])
-        voxels = ", ".join(f"{name} {(classes == k).sum()}" for k, name in list(enumerate(model.class_names))[1:])
-        tqdm.write(f"{masks[scan.case_id]}: {scan.case_id}, voxels of {voxels}")
-
-
-def output_paths(out: Path, scans: Sequence[Scan], flag: str) -> dict[str, Path]:
-    """case id -> file: ``out`` itself where it is named as one, else a file a scan in the folder ``out``."""
-    if not out.name.endswith(NIFTI):
-        if out.exists() and not out.is_dir():
-            raise InputError(f"{flag}: expected a folder or a file named .nii or .nii.gz, found {out}")
-        return {scan.case_id: out / f"{scan.case_id}.nii.gz" for scan in scans}
-    if len(scans) > 1:
-        raise InputError(f"{flag}: expected a folder for {len(scans)} scans, found {out}")
-    if out.is_dir():
-        raise InputError(f"{flag}: expected a file, found the folder {out}")
-    return {scans[0].case_id: out}
-
-
-def check_outputs(scans: Sequence[Scan], outputs: Sequence[Path]) -> None:
-    """``InputError`` where a file to write is one that is read, or one that is written already."""
-    taken = {file.path.resolve() for scan in scans for file in scan.images}
-    for path in outputs:
-        if path.resolve() in taken:
-            raise InputError(f"{path}: expected a file of its own for each output, found the scan's or another's")
-        taken.add(path.resolve())
+    segment_scans(model, args.case, args.out, args.probabilities)
 
 
 def make_table(args: argparse.Namespace) -> None:
-    print(tables.write_table(args.results, args.rows, args.name, level=args.level, seeds=args.seeds))
+    from reporting.tables import write_table
+
+    print(write_table(args.results, args.rows, args.name, level=args.level, seeds=args.seeds))
 
 
 def make_comparison(args: argparse.Namespace) -> None:
+    from reporting.comparison import Protocol, write_comparison
+
     if args.permutations < 1:
         raise InputError(f"--permutations: expected at least 1, found {args.permutations}")
-    print(comparison.write_comparison(
-        args.results, args.rows, args.name, baseline=args.baseline, metrics=args.metrics,
-        level=args.level, seeds=args.seeds, permutations=args.permutations,
+    protocol = Protocol(args.baseline, args.level, args.permutations)
+    print(write_comparison(
+        args.results, args.rows, args.name, protocol=protocol, metrics=args.metrics, seeds=args.seeds,
     ))
 
 
 def make_curves(args: argparse.Namespace) -> None:
-    if args.smooth < 1:
-        raise InputError(f"--smooth: expected at least 1 epoch, found {args.smooth}")
-    print(*figures.write_curves(args.results, args.rows, args.name, smooth=args.smooth), sep="\n")
+    from reporting.figures import write_curves
+
+    check_smooth(args)
+    for name, rows in chosen_figures(args, args.seeds).items():
+        print(*write_curves(args.results, rows, name, smooth=args.smooth, seeds=args.seeds), sep="\n")
 
 
 def make_boxes(args: argparse.Namespace) -> None:
-    print(*figures.write_boxes(args.results, args.rows, args.name), sep="\n")
+    from reporting.figures import write_boxes
 
-
-def make_shares(args: argparse.Namespace) -> None:
-    print(*figures.write_shares(args.results, args.rows, args.name), sep="\n")
+    for name, rows in chosen_figures(args, args.seeds).items():
+        print(*write_boxes(args.results, rows, name, seeds=args.seeds), sep="\n")
 
 
 def make_pictures(args: argparse.Namespace) -> None:
-    options = {"seed": args.seed, "baseline": args.baseline}
-    print(*pictures.write_pictures(args.results, args.rows, args.name, **options), sep="\n")
+    from reporting.pictures import write_pictures
+
+    for name, rows in chosen_figures(args, [args.seed]).items():
+        print(*write_pictures(args.results, rows, name, seed=args.seed, baseline=args.baseline), sep="\n")
 
 
 def make_maps(args: argparse.Namespace) -> None:
-    print(*pictures.write_maps(args.results, args.rows, args.name), sep="\n")
+    from reporting.pictures import write_maps
+
+    print(*write_maps(args.results, chosen_rows(args), args.name or args.command), sep="\n")
+
+
+def make_shares(args: argparse.Namespace) -> None:
+    from reporting.figures import write_shares
+
+    print(*write_shares(args.results, chosen_rows(args), args.name or args.command), sep="\n")
+
+
+def make_figures(args: argparse.Namespace) -> None:
+    from reporting.figure_set import write_figures
+
+    check_smooth(args)
+    seed = (args.seeds or [0])[0] if args.seed is None else args.seed
+    options = {"seeds": args.seeds, "seed": seed, "baseline": args.baseline, "smooth": args.smooth}
+    print(*write_figures(args.results, tables_of(args), **options), sep="\n")
 
 
 def make_report(args: argparse.Namespace) -> None:
-    written = page.write_report(args.results, args.rows, seed=args.seed, baseline=args.baseline)
+    from reporting.page import write_report
+
+    written = write_report(args.results, chosen_rows(args), seed=args.seed, baseline=args.baseline)
     files = [path for path in written.parent.rglob("*") if path.is_file()]
     print(f"{written}: {len(files)} files, {sum(path.stat().st_size for path in files) / 2**20:.1f} MiB")
 
 
-OUTPUTS = (
+def check_smooth(args: argparse.Namespace) -> None:
+    if args.smooth < 1:
+        raise InputError(f"--smooth: expected at least 1 epoch, found {args.smooth}")
+
+
+def tables_of(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Table -> its rows, of --table."""
+    tables = args.table or []
+    for name, *rows in tables:
+        if not rows:
+            raise InputError(f"--table {name}: expected the name of a table and its rows, found no row")
+    return {name: rows for name, *rows in tables}
+
+
+def chosen_figures(args: argparse.Namespace, seeds: Sequence[int] | None) -> dict[str, list[str]]:
+    """Name of a figure -> its rows: those of --rows, or every row with a finished run."""
+    from reporting.figure_set import choose_figures
+
+    name = args.name or args.command
+    return {name: args.rows} if args.rows else choose_figures(args.results, name, tables_of(args), seeds)
+
+
+def chosen_rows(args: argparse.Namespace) -> list[str]:
+    """Those of --rows, or every row with a finished run."""
+    from reporting.runs import finished_rows
+
+    return args.rows or finished_rows(args.results, tables_of(args))
+
+
+TABLES = (
     ("table", "mean (sd) over seeds beside the published figure: .csv, .md, .tex", make_table),
     ("compare", "each row against a baseline, paired over cases: difference, interval, p", make_comparison),
+)
+FIGURES = (
     ("curves", "learning curves with a band over seeds: .png, .pdf", make_curves),
     ("boxes", "box plots of the cases' DSC and HD95: .png, .pdf", make_boxes),
     ("pictures", "validation slices with the contours of the reference and of each row: .png, .pdf", make_pictures),
     ("maps", "signed distance and region-wise maps of one slice: .png, .pdf", make_maps),
     ("shares", "how much of a slice the lesion takes, over the data set: .png, .pdf", make_shares),
-    ("report", "a page of tables, curves and slices to leaf through: report/index.html", make_report),
+    ("figures", "all of these figures, of every row with a finished run", make_figures),
+    ("report", "a page of tables, curves and validation slices: report/index.html", make_report),
 )
 
 
 def add_run(commands: argparse._SubParsersAction) -> None:
-    run = commands.add_parser("run", help="metrics.csv of one run: a line a case and class, volumes stacked in 3D")
+    run = commands.add_parser("run", help="metrics.csv of one run: one line per case and class, volumes in 3D")
     add_model(run)
     run.add_argument("--data", type=Path, help="sliced data set, where it is no longer where the run found it")
-    run.add_argument("--space", choices=list(tables.GRIDS), default="sliced",
+    run.add_argument("--space", choices=list(GRIDS), default="sliced",
                      help="grid to measure on: the sliced one, as the authors, or the scan's own")
     run.add_argument("--source", type=Path, help="raw data for --space native (where they were sliced from)")
     run.add_argument("--ignore-label", type=int,
                      help="raw label value whose voxels count in neither mask (WMH challenge: 2), with --space native")
     run.add_argument("--tolerance", type=float, default=2.0, help="of the surface Dice, in mm")
+    run.add_argument("--check", action="store_true",
+                     help="measure nothing: only see whether metrics.csv was measured with these options")
     run.set_defaults(function=evaluate_run)
 
 
@@ -165,41 +183,76 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where to predict")
 
 
+def add_tables(commands: argparse._SubParsersAction) -> None:
+    for name, help_text, function in TABLES:
+        command = add_results(commands, name, help_text, function)
+        command.add_argument("--rows", nargs="+", required=True, help="rows, in the order of the output")
+        command.add_argument("--name", required=True, help="name of the output files")
+        command.add_argument("--seeds", type=int, nargs="+", help="runs to use (all there are)")
+        command.add_argument("--level", choices=list(LEVELS), default="volume",
+                             help="metrics of volumes, as MedIA 2021 has them, or of slices, as MIDL 2019")
+        if name == "compare":
+            add_baseline(command)
+            command.add_argument("--metrics", nargs="+", choices=list(METRICS), default=[],
+                                 help="metrics to compare (the table's)")
+            command.add_argument("--permutations", type=int, default=PERMUTATIONS, help="of each test")
+
+
+def add_figures(commands: argparse._SubParsersAction) -> None:
+    for name, help_text, function in FIGURES:
+        command = add_results(commands, name, help_text, function)
+        tables = {"action": "append", "nargs": "+", "metavar": ("NAME", "ROW")}
+        table_help = "a table and its rows: every row with a finished run is shown, in the order of the tables given, "
+        table_help += "with one figure per table where one figure cannot tell them apart"
+        if name == "figures":
+            command.add_argument("--table", **tables, help=table_help)
+        else:
+            choice = command.add_mutually_exclusive_group()
+            choice.add_argument("--rows", nargs="+", help="rows, in the order of the output (all with a finished run)")
+            choice.add_argument("--table", **tables, help=table_help)
+        if name not in ("figures", "report"):
+            command.add_argument("--name", help="name of the output files (that of the command)")
+        if name in ("curves", "boxes", "figures"):
+            command.add_argument("--seeds", type=int, nargs="+", help="runs to use (all there are)")
+        if name in ("curves", "figures"):
+            command.add_argument("--smooth", type=int, default=1, help="epochs of a moving average; the figure says so")
+        if name in ("pictures", "figures", "report"):
+            add_baseline(command)
+        if name == "pictures":
+            command.add_argument("--seed", type=int, default=0, help="the run of each row to show")
+        if name == "figures":
+            command.add_argument("--seed", type=int, help="the run of each row in the pictures (the first of --seeds)")
+        if name == "report":
+            command.add_argument("--seed", type=int, help="the run of each row whose slices are shown (the first "
+                                                          "seed that every row has)")
+
+
+def add_results(
+    commands: argparse._SubParsersAction, name: str, help_text: str, function
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=help_text)
+    command.add_argument("results", type=Path, help="folder of one data set's results, for instance results/isles")
+    command.set_defaults(function=function)
+    return command
+
+
+def add_baseline(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--baseline", default="gdl", help="row that the others are compared with")
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     add_run(commands)
-    for name, help_text, function in OUTPUTS:
-        command = commands.add_parser(name, help=help_text)
-        command.add_argument("results", type=Path, help="folder of one data set's results, for instance results/isles")
-        command.add_argument("--rows", nargs="+", required=True, help="rows, in the order of the output")
-        if name != "report":
-            command.add_argument("--name", required=True, help="name of the output files")
-        command.set_defaults(function=function)
-        if name in ("table", "compare"):
-            command.add_argument("--seeds", type=int, nargs="+", help="runs to use (all there are)")
-            command.add_argument("--level", choices=list(tables.LEVELS), default="volume",
-                                 help="metrics of volumes, as MedIA 2021 has them, or of slices, as MIDL 2019")
-        if name in ("compare", "pictures", "report"):
-            command.add_argument("--baseline", default="gdl", help="row that the others are compared with")
-        if name == "compare":
-            command.add_argument("--metrics", nargs="+", choices=list(comparison.COMPARED), default=[],
-                                 help="metrics to compare (the table's)")
-            command.add_argument("--permutations", type=int, default=PERMUTATIONS, help="of each test")
-        if name == "curves":
-            command.add_argument("--smooth", type=int, default=1, help="epochs of a moving average; the figure says so")
-        if name == "pictures":
-            command.add_argument("--seed", type=int, default=0, help="the run of each row to show")
-        if name == "report":
-            command.add_argument("--seed", type=int, help="the run of each row whose slices are shown (the first "
-                                                          "seed that every row has)")
+    add_tables(commands)
+    add_figures(commands)
     add_predict(commands)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
-    if "rows" in args:
+    if getattr(args, "rows", None):
         args.rows = list(dict.fromkeys(args.rows))
     args.function(args)
 

@@ -1,78 +1,69 @@
 """Slice raw volumes into 2D .npy files with 2D and 3D signed distance maps (Kervadec et al. 2021, 3.3 and 3.5)."""
 import argparse
-import contextlib
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from boundary_loss.distance import CONVENTIONS
 from environment.cores import core_count
-from raw_data import DATASETS, find_cases
-from slicing.slicer import build
-from slicing.splits import choose_split
-from utils import (
-    InputError,
-    Parser,
-    current_word,
-    exclusive,
-    run_command,
-)
+from raw_data import DATASETS, LAYOUTS
+from slicing.check import check_sliced
+from slicing.grid import FITS
+from slicing.normalisation import NORMALISATIONS
+from slicing.options import resolve
+from slicing.slicer import slice_dataset
+from utils import InputError, Parser, current_word, run_command
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
-    parser.add_argument("dataset", choices=sorted(DATASETS), help="the layout of the raw data")
+    parser.add_argument("dataset", help=f"{', '.join(sorted(DATASETS))}, or a name of your own beside --layout")
+    parser.add_argument("--layout", choices=sorted(LAYOUTS), help="how the raw data are kept (as the data set's own)")
     parser.add_argument("--source", type=Path, required=True, help="folder (or zip) with the raw data as downloaded")
     parser.add_argument("--dest", type=Path, required=True, help="folder to make, for instance data/isles")
-    parser.add_argument("--size", type=int, default=256, help="slices become SIZE x SIZE pixels, a multiple of 8")
-    parser.add_argument("--val", type=int, help="scans for validation (the paper's: isles 20, wmh 10)")
-    parser.add_argument("--split", type=Path, help="lists of case ids: .json, .csv, or one validation case a line")
-    parser.add_argument("--split-seed", type=int, default=0, help="seed of the random split")
-    parser.add_argument("--group", choices=("scan", "patient"), default="scan",
-                        help="split by scan, as the authors did, or by patient, without leakage")
-    parser.add_argument("--distance-map", choices=("paper", "authors"), type=current_word, default="paper",
-                        help="signed distance as the text says, or as the authors' code computes it")
+    parser.add_argument("--check", action="store_true",
+                        help="make nothing: exit with 0 if --dest was made with these options, else with 2")
+    add_slices(parser)
+    add_split(parser)
     parser.add_argument("--jobs", type=int, default=core_count(), help="processes")
     args = parser.parse_args(arguments)
-    if args.size < 16 or args.size % 8:
-        raise InputError(f"--size: expected a multiple of 8, at least 16, found {args.size}")
     if args.jobs < 1:
         raise InputError(f"--jobs: expected at least 1, found {args.jobs}")
-    if args.split and (args.val is not None or args.group == "patient"):
-        raise InputError("--split: expected no --val and no --group beside it, since the file says who validates")
     return args
+
+
+def add_slices(parser: argparse.ArgumentParser) -> None:
+    """What a flag leaves out is what the data set's paper does."""
+    parser.add_argument("--size", type=int, help="slices become SIZE x SIZE pixels, a multiple of 8 (256)")
+    parser.add_argument("--normalise", choices=tuple(NORMALISATIONS), help="intensities, per volume (the data set's)")
+    parser.add_argument("--fit", choices=FITS,
+                        help="resize slices, or crop and pad them around their centre (the data set's)")
+    parser.add_argument("--spacing", type=float, metavar="MM",
+                        help="in-plane spacing that slices are resampled to before --fit centre crops them")
+    parser.add_argument("--max-share", type=float, metavar="S",
+                        help="leave out images whose foreground takes S of the image or more (busi 0.05)")
+    parser.add_argument("--classes", nargs="+", help="classes of the whole image to keep (busi: all)")
+    parser.add_argument("--distance-map", type=current_word, choices=CONVENTIONS, default="paper",
+                        help="signed distance as the text says, or as the authors' code computes it")
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--val", type=int,
+                        help="cases for validation (isles 20, wmh 10, acdc: odd patients, busi: a fifth)")
+    parser.add_argument("--split", type=Path, help="lists of case ids: .json, .csv, or one validation case a line")
+    parser.add_argument("--split-seed", type=int, help="seed of the random split (0)")
+    parser.add_argument("--group", choices=("scan", "patient", "image"),
+                        help="split by scan, as the authors did, or without leakage: by patient, or with equal images "
+                             "on one side")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
-    if args.dest.exists():
-        raise InputError(f"{args.dest}: expected a new folder, found it there already; remove it to slice again")
-    cases = find_cases(args.dataset, args.source)
-    choose_split(cases, args)
-    # The folder gets its name only when it is whole; what a killed run left is cleared here.
-    partial = args.dest.with_name(f".{args.dest.name}.partial")
-    new_parents = [parent for parent in partial.parents if not parent.exists()]
-    partial.mkdir(parents=True, exist_ok=True)
-    with exclusive(partial):
-        try:
-            clear(partial)
-            summary = build(args, cases, partial)
-            partial.rename(args.dest)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                for parent in new_parents:
-                    parent.rmdir()
-            raise
-    print(f"{args.dest}: {summary}")
-
-
-def clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    options = resolve(args)
+    if args.check:
+        check_sliced(args.dest, options)
+    else:
+        print(f"{args.dest}: {slice_dataset(options, args.dest, jobs=args.jobs)}")
 
 
 if __name__ == "__main__":

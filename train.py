@@ -13,9 +13,10 @@ from dataloader import RESIDENCES
 from environment.cores import use_threads
 from environment.devices import fastest_precision, select_device, use_deterministic_algorithms
 from sliced_data.meta import read_meta
+from training.checks import CHOICES, check_settings
 from training.interrupts import memory_advice
 from training.run_folder import begin_session, check_finished, check_run_folder, holds_run, read_settings
-from training.settings import CHOICES, PAPER, PROTOCOLS, Execution, Settings, flag, under_protocol
+from training.settings import PAPER, PROTOCOLS, Execution, Settings, flag, under_protocol
 from training.trainer import Trainer
 from utils import Parser, current_word, exclusive, leftovers, run_command
 
@@ -97,7 +98,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, Execution]:
     execution = Execution(**{field.name: args.pop(field.name) for field in fields(Execution)})
     if "betas" in args:
         args["betas"] = tuple(args["betas"])
-    return under_protocol(args.pop("protocol"), args), execution
+    return check_settings(under_protocol(args.pop("protocol"), args)), execution
 
 
 def resolve_precision(settings: Settings, execution: Execution, device: torch.device) -> Settings:

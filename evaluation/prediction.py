@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from dataloader import Slices, batches
-from evaluation.scans import Scan, read_scan
 from networks import NETWORKS
-from raw_data import DATASETS
-from slicing.resampling import resample, scale
+from raw_data import find_dataset
+from raw_data.dataset import Case, RawDataset
+from sliced_data.meta import state_facts
+from slicing.grid import Grid
+from slicing.normalisation import NORMALISATIONS
 from training.checkpoints import load_checkpoint
+from training.settings import settings_of_config
 from utils import InputError, read_json, read_rows
 
 
@@ -24,8 +27,9 @@ class Model:
     network: nn.Module
     device: torch.device
     epoch: int
-    dataset: str
-    size: int
+    raw: RawDataset
+    grid: Grid
+    normalise: str
     class_names: tuple[str, ...]
     modalities: tuple[str, ...]
     fingerprint: str
@@ -39,31 +43,30 @@ def load_model(folder: Path, checkpoint: str, device: torch.device) -> Model:
     """
     path = folder / "config.json"
     config = read_json(path)
+    settings = settings_of_config(config, path)
     try:
-        settings, meta = config["settings"], config["meta"]
-        network = NETWORKS[settings["network"]](
-            len(meta["modalities"]), len(meta["class_names"]), width=settings["width"]
-        )
+        meta = state_facts(config["meta"])
+        network = NETWORKS[settings.network](len(meta["modalities"]), len(meta["class_names"]), width=settings.width)
         described = {
-            "dataset": meta["dataset"], "size": int(meta["size"]), "class_names": tuple(meta["class_names"]),
-            "modalities": tuple(meta["modalities"]), "fingerprint": settings["data_fingerprint"],
+            "grid": Grid(size=int(meta["size"]), fit=meta["fit"], spacing=meta["spacing"]),
+            "normalise": meta["normalise"], "class_names": tuple(meta["class_names"]),
+            "modalities": tuple(meta["modalities"]), "fingerprint": settings.data_fingerprint,
             "data": Path(config["data"]),
         }
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the settings of a run, found {error!r}") from None
-    if described["dataset"] not in DATASETS:
-        raise InputError(f"{path}: expected a data set of {', '.join(DATASETS)}, found {described['dataset']}")
+    described["raw"] = find_dataset(meta["dataset"], meta["layout"])
     state = load_checkpoint(folder / f"{checkpoint}.pt", device)
     try:
         network.load_state_dict(state["model"])
         epoch = int(state["epoch"])
     except (KeyError, RuntimeError):
         raise InputError(f"{folder / checkpoint}.pt: expected the weights of its config.json, found others") from None
-    check_finished(folder, settings.get("epochs"))
+    check_finished(folder, settings.epochs)
     return Model(network.to(device, memory_format=torch.channels_last).eval(), device, epoch, **described)
 
 
-def check_finished(folder: Path, epochs: int | None) -> None:
+def check_finished(folder: Path, epochs: int) -> None:
     """``InputError`` unless every epoch was trained: metrics.csv says to ``make`` that a run is finished."""
     done = len(read_rows(folder / "log.csv", ("epoch",)))
     if done != epochs:
@@ -83,24 +86,19 @@ def predict_cases(model: Model, slices: Slices, batch_size: int = 8) -> Iterator
         yield logits[: case.n_slices]
 
 
-def native_probabilities(logits: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Softmax (Z, K, X, Y) on the scan's own slices of logits (Z, K, size, size)."""
-    return resample(logits.softmax(dim=1), shape)
-
-
 @torch.no_grad()
-def segment(model: Model, scan: Scan, batch_size: int = 8) -> tuple[np.ndarray, np.ndarray]:
+def segment(model: Model, scan: Case, batch_size: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """Classes (X, Y, Z) uint8 and probabilities (X, Y, Z, K) float32 of a scan, on its own grid.
 
-    As in training: each volume scaled to [0, 1], slices resized to the run's size and rounded to float16.
+    As in training: each volume normalised, slices fitted to the run's grid and rounded to float16.
     """
-    image, _ = read_scan(scan)
-    slices = torch.from_numpy(scale(image)).permute(3, 0, 1, 2)                              # (Z, C, X, Y)
-    size, shape = (model.size, model.size), tuple(image.shape[1:3])
+    image, spacing = model.raw.read_scan(scan)
+    shape = image.shape[1:3]
+    slices = torch.from_numpy(NORMALISATIONS[model.normalise](image)).permute(3, 0, 1, 2)     # (Z, C, X, Y)
     probs = []
-    for part in slices.split(batch_size):
-        part = resample(part, size).half().to(model.device).float()                         # (B, C, size, size)
+    for part in model.grid.to_sliced(slices, spacing).split(batch_size):
+        part = part.half().to(model.device).float()                                         # (B, C, size, size)
         logits = model.network(part.contiguous(memory_format=torch.channels_last)).float()
-        probs.append(native_probabilities(logits, shape).cpu())                              # (B, K, X, Y)
+        probs.append(model.grid.to_native(logits.softmax(dim=1), shape, spacing).cpu())      # (B, K, X, Y)
     found = torch.cat(probs).permute(2, 3, 0, 1)                                             # (X, Y, Z, K)
     return found.argmax(-1).byte().numpy(), found.numpy()

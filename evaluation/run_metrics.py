@@ -7,40 +7,40 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 from torch import Tensor
 
 from boundary_loss.metrics import dsc, lesion_detection, surface_metrics, volume_difference
-from dataloader import Slices, load_slices
+from dataloader import Slices, StreamedSlices, open_parts
 from environment.cores import core_count
-from evaluation.prediction import Model, native_probabilities, predict_cases
+from evaluation.measuring import MeasuringOptions
+from evaluation.metric_catalogue import CATALOGUE
+from evaluation.prediction import Model, load_model, predict_cases
 from evaluation.scans import save_on_grid
-from raw_data import DATASETS, find_cases
-from raw_data.dataset import classes_of
 from raw_data.files import RawFile
-from raw_data.volumes import read_nifti
-from sliced_data.meta import Meta
-from sliced_data.slices import Case
-from slicing.resampling import resize_label
-from utils import InputError, atomic_path, progress, write_rows
+from sliced_data.meta import Meta, read_meta
+from sliced_data.slices import SlicedCase
+from training.interrupts import memory_advice
+from utils import InputError, atomic_path, exclusive, progress, write_rows
 
-METRIC_COLUMNS = (
-    "case_id", "class", "dsc", "hd95_mm", "hd_mm", "n_ref", "n_pred", "outcome", "hd95_max_mm", "assd_mm",
-    "surface_dice", "volume_difference_mm3", "avd_percent", "lesion_recall", "lesion_precision", "lesion_f1",
-    "lesion_count_difference", "class_index", "n_voxels", "tolerance_mm", "checkpoint", "epoch", "space",
-    "ignore_label",
-)
 SLICE_COLUMNS = ("case_id", "class", "n_slices", "n_empty_slices", "dsc", "hd95_mm", "hd_mm", "class_index")
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to measure: epoch, grid, the surface Dice's tolerance, a raw label value that is taken out of both masks."""
+class Evaluation:
+    """What a run was measured to be."""
 
-    checkpoint: str
-    space: str
-    source: Path | None
-    tolerance_mm: float
-    ignore_label: int | None
+    epoch: int
+    data: Path
+    dataset: str
+    length_unit: str
+    rows: list[dict]                # of metrics.csv
+    empty_slices: float             # share of the validation slices without a lesion, by which MIDL's split is known
+
+    def __str__(self) -> str:
+        means = {name: float(np.mean([row[name] for row in self.rows])) for name in ("dsc", "hd95_mm")}
+        measured = f"DSC {means['dsc']:.3f}, HD95 {means['hd95_mm']:.2f} {self.length_unit}"
+        return f"epoch {self.epoch}: {measured} over {len(self.rows)} volumes"
 
 
 @dataclass(frozen=True)
@@ -54,31 +54,46 @@ class Masks:
     ignore: np.ndarray | None = None
 
 
-def measure_run(folder: Path, model: Model, meta: Meta, options: Options) -> tuple[list[dict], float]:
+def evaluate_run(folder: Path, options: MeasuringOptions, data: Path | None, device: torch.device) -> Evaluation:
+    """Measure a finished run on its validation cases, which are in ``data``, by default where the run found them.
+
+    ``InputError`` where the run is not finished, or ``data`` is not the data set that it was trained on.
+    """
+    model = load_model(folder, options.checkpoint, device)
+    meta = read_meta(data or model.data)
+    if meta.fingerprint != model.fingerprint:
+        raise InputError(
+            f"{meta.root}: expected the data set that {folder} was trained on, found another (--data names it)"
+        )
+    with exclusive(folder), memory_advice("use --device cpu"):
+        rows, empty_slices = measure_run(folder, model, meta, options)
+    return Evaluation(model.epoch, meta.root, meta.dataset, meta.unit, rows, empty_slices)
+
+
+def measure_run(folder: Path, model: Model, meta: Meta, options: MeasuringOptions) -> tuple[list[dict], float]:
     """Write predictions/, metrics_2d.csv and metrics.csv of a run.
 
-    Returns the lines of metrics.csv and the share of empty validation slices, by which MIDL's split can be known.
+    Returns the lines of metrics.csv and the share of empty validation slices.
     """
-    val = load_slices(meta, "val").to(model.device)
-    natives = read_native(meta, val, options) if options.space == "native" else None
+    (val,) = open_parts(meta, ("val",), device=model.device)
+    natives = read_native(meta, model, val, options) if options.space == "native" else None
     # Only now that all input is known to be there: its presence says that the run is evaluated.
     (folder / "metrics.csv").unlink(missing_ok=True)
-    common = {"tolerance_mm": options.tolerance_mm, "checkpoint": options.checkpoint, "epoch": model.epoch,
-              "space": options.space, "ignore_label": "" if options.ignore_label is None else options.ignore_label}
+    common = {**options.columns(), "epoch": model.epoch}
     lines: list[Future] = []
-    # Distances are computed in compiled code that lets other threads run, while the network goes on.
+    # Distances are computed in compiled code that lets other threads run, while the network predicts.
     with ThreadPoolExecutor(core_count()) as pool:
         for masks in predicted_masks(folder, model, val, natives):
             for k, name in list(enumerate(meta.class_names))[1:]:
                 lines.append(pool.submit(measure_class, masks, name, k, common))
         rows, slice_rows = zip(*(line.result() for line in progress(lines, desc="measuring", unit="case")), strict=True)
     write_rows(folder / "metrics_2d.csv", slice_rows, SLICE_COLUMNS)
-    write_rows(folder / "metrics.csv", rows, METRIC_COLUMNS)
+    write_rows(folder / "metrics.csv", rows, tuple(CATALOGUE))
     return list(rows), float((val.label == 0).flatten(1).all(dim=1).float().mean())
 
 
 def predicted_masks(
-    folder: Path, model: Model, val: Slices, natives: dict[str, "Native"] | None
+    folder: Path, model: Model, val: Slices | StreamedSlices, natives: dict[str, "Native"] | None
 ) -> Iterator[Masks]:
     """The masks of each validation case, written to predictions/ on the way, and to predictions_native/."""
     cases = progress(list(val.case_ranges()), desc="predicting", unit="case", leave=False)
@@ -90,7 +105,8 @@ def predicted_masks(
             yield Masks(case.case_id, prediction, reference, case.spacing)
             continue
         native = natives[case.case_id]
-        prediction = to_volume(native_probabilities(logits, native.reference.shape[:2]).argmax(1))
+        probs = model.grid.to_native(logits.softmax(dim=1), native.reference.shape, native.spacing)
+        prediction = to_volume(probs.argmax(1))
         save_on_grid(folder / "predictions_native" / f"{case.case_id}.nii.gz", prediction, native.image)
         yield Masks(case.case_id, prediction, native.reference, native.spacing, native.ignore)
 
@@ -100,7 +116,7 @@ def to_volume(slices: Tensor) -> np.ndarray:
     return np.moveaxis(slices.byte().cpu().numpy(), 0, -1)
 
 
-def save_prediction(path: Path, prediction: np.ndarray, case: Case) -> None:
+def save_prediction(path: Path, prediction: np.ndarray, case: SlicedCase) -> None:
     """NIfTI of one case on its sliced grid; prediction (X, Y, Z) uint8."""
     image = nib.Nifti1Image(prediction, np.diag([*case.spacing, 1.0]))
     image.header.set_xyzt_units("mm")
@@ -118,20 +134,22 @@ class Native:
     ignore: np.ndarray | None
 
 
-def read_native(meta: Meta, val: Slices, options: Options) -> dict[str, Native]:
+def read_native(
+    meta: Meta, model: Model, val: Slices | StreamedSlices, options: MeasuringOptions
+) -> dict[str, Native]:
     """The raw label of each validation case; ``InputError`` where it is not there, or not what was sliced."""
     source = options.source or meta.source
     if source is None:
         raise InputError(f"{meta.root}: expected to know its raw data, found no source in meta.json; --source names it")
-    raw, found = {case.case_id: case for case in find_cases(meta.dataset, Path(source))}, {}
+    raw, found = {case.case_id: case for case in model.raw.find_cases(Path(source))}, {}
     for case, at in val.case_ranges():
         if case.case_id not in raw:
             raise InputError(f"{source}: expected the raw scan of {case.case_id}, found none")
         files = raw[case.case_id]
-        voxels, spacing = read_nifti(case.case_id, files.label)
-        reference = classes_of(DATASETS[meta.dataset], files, voxels)
-        if not np.array_equal(resize_label(reference, meta.size), to_volume(val.label[at])):
-            raise InputError(f"{files.label}: expected the label that {meta.root} was sliced from")
+        voxels, spacing = model.raw.read_label(files)
+        reference = model.raw.classes_of(files, voxels)
+        if not np.array_equal(model.grid.to_sliced_label(reference, spacing), to_volume(val.label[at])):
+            raise InputError(f"{files.labels[0]}: expected the label that {meta.root} was sliced from")
         ignore = None if options.ignore_label is None else voxels == options.ignore_label
         found[case.case_id] = Native(files.images[0], reference, spacing, ignore)
     return found
@@ -153,7 +171,7 @@ def volume_row(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[
     row |= {"n_ref": int(reference.sum()), "n_pred": int(prediction.sum())}
     row |= surface_metrics(prediction, reference, spacing, tolerance_mm=tolerance_mm)
     row |= volume_difference(prediction, reference, spacing) | lesion_detection(prediction, reference)
-    return {name: value for name, value in row.items() if name in METRIC_COLUMNS}
+    return {name: value for name, value in row.items() if name in CATALOGUE}
 
 
 def slice_row(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> dict:

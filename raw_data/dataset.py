@@ -1,90 +1,129 @@
-"""What a raw data set is: its modalities, its classes, how its files are named, where to get them."""
+"""What a raw data set is: its modalities and classes, how its files are found and read, how its paper slices it."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from raw_data.files import RawFile
+from raw_data.files import RawFile, list_files
+from raw_data.volumes import Spacing, Volume, check_contrast, check_grid, read_nifti, read_volumes
 from utils import InputError
 
 
 @dataclass(frozen=True)
 class Case:
-    """One scan: a file for each modality (in the order of the network's channels), its label, its patient."""
+    """One scan: a file for each modality (in the order of the network's channels), its labels, its patient."""
 
     case_id: str
     patient_id: str | None
     images: tuple[RawFile, ...]
-    label: RawFile
+    labels: tuple[RawFile, ...]     # of which a voxel needs one; none of a scan that is to be segmented
     source: str
+    image_class: str | None = None  # the class of the whole image, where the data set has one
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A raw data set: what a case consists of, how its files are named and where to get them."""
+class Recipe:
+    """How the paper of a data set slices it: what preprocess.py does unless it is told otherwise."""
 
+    size: int = 256
+    normalise: str = "minmax"
+    fit: str = "resize"
+    spacing: float | None = None    # in mm, that slices are resampled to before --fit centre
+    max_share: float | None = None
+    split: str = "random"           # or "parity": even numbers train, odd ones validate
+    val: int | None = None          # cases for validation; None: a fifth of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawDataset(ABC):
+    """A raw data set. A subclass says where its files are; one that is no NIfTI also says how they are read.
+
+    ``layout`` (what a folder should hold), ``download`` (where to get it) and ``patients`` (what names a patient)
+    are parts of messages.
+    """
+
+    name: str
     modalities: tuple[str, ...]
     class_names: tuple[str, ...]
     class_of_label: Mapping[int, int]
-    validation_cases: int
-    pattern: re.Pattern
-    ignored_folders: frozenset[str]
     layout: str
     download: str
-    patient_of: Callable[[Mapping[str, RawFile], str], str | None]
+    patients: str = "a data set that names its patients"
+    recipe: Recipe = Recipe()
+    unit: str = "mm"                        # or "px", where files have no spacing
+    endings: tuple[str, ...] = (".nii", ".nii.gz")
+    image_classes: tuple[str, ...] = ()     # that --classes chooses from
+
+    @abstractmethod
+    def cases_in(self, files: Mapping[str, RawFile]) -> list[Case]:
+        """The cases among ``files`` (by relative path); ``InputError`` where one lacks a file or has one twice."""
+
+    @abstractmethod
+    def scans_in(self, files: Mapping[str, RawFile], folder: str) -> list[Case]:
+        """The scans to segment among ``files``, whose paths may begin above the folder; none has labels."""
+
+    def find_cases(self, source: Path) -> list[Case]:
+        """The cases below ``source`` (a folder or a zip), sorted by case id as plain strings.
+
+        ``InputError`` where nothing is found (with the place to get the data), where a zip is damaged or has
+        members that climb out of it, or where a case lacks a file or has one twice.
+        """
+        if not source.exists():
+            raise InputError(
+                f"{source}: expected the raw data of {self.name}, found nothing; get {self.download} and put it there"
+            )
+        cases = self.cases_in(list_files(source))
+        if not cases:
+            raise InputError(f"{source}: expected {self.layout}, found no case; get {self.download}")
+        return sorted(cases, key=lambda case: case.case_id)
+
+    def read_case(self, case: Case) -> Volume:
+        """Read and check one case.
+
+        ``InputError`` names the case and the file where a file is damaged, of another shape or spacing than the
+        case's first, has NaN, infinite or only equal voxels, or a label value that the data set does not have.
+        """
+        image, spacing = self.read_scan(case)
+        label, label_spacing = self.read_label(case)
+        grid = image.shape[1:], spacing
+        check_grid(case.case_id, case.labels[0], shape=label.shape, spacing=label_spacing, expected=grid)
+        return Volume(image, self.classes_of(case, label), spacing)
+
+    def read_scan(self, case: Case) -> tuple[np.ndarray, Spacing]:
+        """image (C, X, Y, Z) float32 as stored and its spacing; ``InputError`` names a damaged file."""
+        images, spacing = read_volumes(case.case_id, case.images)
+        check_contrast(case.case_id, case.images, images)
+        return np.stack(images), spacing
+
+    def read_label(self, case: Case) -> tuple[np.ndarray, Spacing]:
+        """Raw label values (X, Y, Z) and their spacing."""
+        return read_nifti(case.case_id, case.labels[0])
+
+    def classes_of(self, case: Case, label: np.ndarray) -> np.ndarray:
+        """Map raw label values (X, Y, Z) to classes (X, Y, Z) uint8."""
+        classes = np.zeros(label.shape, dtype=np.uint8)
+        for value in np.unique(label):
+            if value not in self.class_of_label:
+                expected = ", ".join(map(str, self.class_of_label))
+                raise InputError(
+                    f"{case.case_id}: expected label values {expected}, found {value:g} in {case.labels[0]}"
+                )
+            classes[label == value] = self.class_of_label[value]
+        return classes
+
+    def same_images(self, cases: list[Case]) -> list[list[str]]:
+        """Groups of case ids whose images are the same; only data sets that are known to have some look for them."""
+        return []
+
+    def modalities_in(self, name: str) -> list[str]:
+        """The modalities that a file's name says."""
+        return [modality for modality in self.modalities if says(name, re.escape(modality))]
 
 
-def match_files(
-    dataset: Dataset, files: Iterable[str], ignored_folders: frozenset[str] = frozenset()
-) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """case id -> {modality or "label": path}, and case id -> folder, of the paths that the layout knows."""
-    found: dict[str, dict[str, str]] = {}
-    folders: dict[str, str] = {}
-    for path in sorted(files):
-        match = dataset.pattern.search(path)
-        if not match or ignored_folders & {part.lower() for part in path.split("/")[:-1]}:
-            continue
-        case_id, folder = match["case"], path[: match.end("case")]
-        if folders.setdefault(case_id, folder) != folder:
-            raise InputError(f"{case_id}: expected one folder of this case, found {folders[case_id]} and {folder}")
-        kind = "label" if match["label"] else modality_of(dataset, match.groupdict())
-        case = found.setdefault(case_id, {})
-        if kind in case:
-            raise InputError(f"{case_id}: expected one file of {kind}, found {case[kind]} and {path}")
-        case[kind] = path
-    return found, folders
-
-
-def modality_of(dataset: Dataset, groups: Mapping[str, str | None]) -> str:
-    tail = groups.get("plain") or groups["map"]
-    return next(modality for modality in dataset.modalities if modality.removeprefix("CT_") == tail)
-
-
-def build_case(
-    dataset: Dataset, case_id: str, folder: str, paths: Mapping[str, str], files: Mapping[str, RawFile]
-) -> Case:
-    for kind in (*dataset.modalities, "label"):
-        if kind not in paths:
-            found = ", ".join(sorted(paths.values()))
-            raise InputError(f"{case_id}: expected a file of {kind} ({dataset.layout}), found only {found}")
-    label_path = paths["label"]
-    return Case(
-        case_id=case_id,
-        patient_id=dataset.patient_of(files, label_path),
-        images=tuple(files[paths[modality]] for modality in dataset.modalities),
-        label=files[label_path],
-        source=folder,
-    )
-
-
-def classes_of(dataset: Dataset, case: Case, label: np.ndarray) -> np.ndarray:
-    """Map raw label values (X, Y, Z) to classes (X, Y, Z) uint8."""
-    classes = np.zeros(label.shape, dtype=np.uint8)
-    for value in np.unique(label):
-        if value not in dataset.class_of_label:
-            expected = ", ".join(map(str, dataset.class_of_label))
-            raise InputError(f"{case.case_id}: expected label values {expected}, found {value:g} in {case.label}")
-        classes[label == value] = dataset.class_of_label[value]
-    return classes
+def says(name: str, word: str) -> bool:
+    """Whether a file's name has ``word`` (a pattern) between other characters than letters and digits."""
+    return re.search(rf"(?<![a-z0-9])(?:{word})(?![a-z0-9])", name, re.IGNORECASE) is not None

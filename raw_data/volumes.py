@@ -13,31 +13,38 @@ from utils import InputError
 SPACING_TOLERANCE_MM = 1e-4
 
 
+Spacing = tuple[float, float, float]
+
+
 @dataclass(frozen=True)
 class Volume:
-    """image (C, X, Y, Z) float32 as stored, label (X, Y, Z) uint8 of classes, spacing (x, y, z) in mm."""
+    """image (C, X, Y, Z) float32 as stored, label (X, Y, Z) uint8 of classes, spacing (x, y, z) in mm or px."""
 
     image: np.ndarray
     label: np.ndarray
-    spacing: tuple[float, float, float]
+    spacing: Spacing
 
 
-def read_volumes(
-    case_id: str, files: Sequence[RawFile]
-) -> tuple[list[np.ndarray], tuple[float, float, float]]:
+def read_volumes(case_id: str, files: Sequence[RawFile]) -> tuple[list[np.ndarray], Spacing]:
     """The voxels (X, Y, Z) float32 of files on one grid, and its spacing in mm."""
-    first_shape, spacing = None, None
-    volumes = []
+    volumes: list[np.ndarray] = []
     for file in files:
         voxels, zooms = read_nifti(case_id, file)
-        if first_shape is None:
-            first_shape, spacing = voxels.shape, zooms
-        if voxels.shape != first_shape:
-            raise InputError(f"{case_id}: expected shape {first_shape}, found {voxels.shape} in {file}")
-        if max(abs(a - b) for a, b in zip(zooms, spacing, strict=True)) > SPACING_TOLERANCE_MM:
-            raise InputError(f"{case_id}: expected spacing {spacing} mm, found {zooms} mm in {file}")
+        if not volumes:
+            spacing = zooms
+        check_grid(case_id, file, shape=voxels.shape, spacing=zooms, expected=((*volumes, voxels)[0].shape, spacing))
         volumes.append(voxels)
     return volumes, spacing
+
+
+def check_grid(
+    case_id: str, file: RawFile, *, shape: Sequence[int], spacing: Spacing, expected: tuple[Sequence[int], Spacing]
+) -> None:
+    """``InputError`` where a file has another shape or spacing than the case's first."""
+    if tuple(shape) != tuple(expected[0]):
+        raise InputError(f"{case_id}: expected shape {tuple(expected[0])}, found {tuple(shape)} in {file}")
+    if max(abs(a - b) for a, b in zip(spacing, expected[1], strict=True)) > SPACING_TOLERANCE_MM:
+        raise InputError(f"{case_id}: expected spacing {expected[1]} mm, found {spacing} mm in {file}")
 
 
 def check_contrast(case_id: str, files: Sequence[RawFile], images: Sequence[np.ndarray]) -> None:
@@ -46,7 +53,7 @@ def check_contrast(case_id: str, files: Sequence[RawFile], images: Sequence[np.n
             raise InputError(f"{case_id}: expected an image with contrast, found only {image.min():g} in {file}")
 
 
-def read_nifti(case_id: str, file: RawFile) -> tuple[np.ndarray, tuple[float, float, float]]:
+def read_nifti(case_id: str, file: RawFile) -> tuple[np.ndarray, Spacing]:
     """Voxels (X, Y, Z) float32 and pixdim in mm; not the affine, which is the identity in ISLES 2018."""
     content = file.read()
     if len(content) < 348:

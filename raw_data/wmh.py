@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from raw_data.dataset import Dataset
+from raw_data.dataset import Recipe
 from raw_data.files import RawFile
+from raw_data.patterns import PatternDataset
 
 
 def wmh_patient(files: Mapping[str, RawFile], label_path: str) -> str:
@@ -13,13 +14,15 @@ def wmh_patient(files: Mapping[str, RawFile], label_path: str) -> str:
     return PurePosixPath(label_path).parent.name
 
 
-WMH = Dataset(
+WMH = PatternDataset(
+    name="wmh",
     modalities=("FLAIR", "T1"),
     class_names=("background", "wmh"),
     # Label 2 is other pathology, background to the paper.
     class_of_label={0: 0, 1: 1, 2: 0},
-    validation_cases=10,
-    pattern=re.compile(r"(?:^|/)(?P<case>[^/]+)/(?:pre/(?P<map>FLAIR|T1)|(?P<label>wmh))\.nii(?:\.gz)?$"),
+    recipe=Recipe(val=10),
+    pattern=re.compile(r"(?:^|/)(?P<case>[^/]+)/(?:pre/(?P<modality>FLAIR|T1)|(?P<label>wmh))\.nii(?:\.gz)?$"),
+    modality_names={"FLAIR": "FLAIR", "T1": "T1"},
     ignored_folders=frozenset({"test", "additional_annotations"}),
     layout="<site>/<id>/pre/{FLAIR,T1}.nii.gz and <site>/<id>/wmh.nii.gz, unpacked or zipped",
     download="the training data of the WMH challenge, DataverseNL doi 10.34894/AECRSD",

@@ -1,6 +1,7 @@
-"""Figures from the numbers of finished runs: learning curves, boxes over cases, lesion shares; in one style."""
+"""Figures from the numbers of finished runs, in one style: learning curves, boxes over cases, lesion shares."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -13,21 +14,36 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from reporting.runs import Run, runs_of_rows
-from sliced_data.meta import Meta, part_layout, read_meta
-from sliced_data.slices import Layout, read_slice
+from evaluation.metric_catalogue import CATALOGUE, LENGTH, Column
+from reporting.runs import Run, evaluated_runs, first_run
+from sliced_data.meta import Meta, part_files, read_meta
+from sliced_data.slices import PartFiles, read_slice
 from utils import InputError, atomic_path, read_json, read_rows
 
 STYLE = Path(__file__).resolve().parent / "paper.mplstyle"
+@dataclass(frozen=True)
+class Panel:
+    """A column of log.csv in the learning curves: which metric it is, of which part of the data."""
+
+    column: str
+    metric: Column
+    part: str
+    over: str = ""
+
+    def title(self, length_unit: str = LENGTH) -> str:
+        return f"{self.part} {self.metric.heading(length_unit, over=self.over)}"
+
+
 PANELS = (
-    ("train_dsc", "training DSC (slices)"),
-    ("val_dsc_3d", "validation DSC (volumes)"),
-    ("val_hd95_3d_mm", "validation HD95 (mm)"),
+    Panel("train_dsc", CATALOGUE["dsc"], "training", over="slices"),
+    Panel("val_dsc_3d", CATALOGUE["dsc"], "validation", over="volumes"),
+    Panel("val_hd95_3d_mm", CATALOGUE["hd95_mm"], "validation"),
 )
-BOXES = (("dsc", "DSC"), ("hd95_mm", "HD95 (mm)"))
+BOXES = (CATALOGUE["dsc"], CATALOGUE["hd95_mm"])
 
 
 def save(figure: Figure, results: Path, name: str) -> list[Path]:
+    """Write NAME.png and NAME.pdf into ``results`` and close the figure."""
     paths = [results / f"{name}.png", results / f"{name}.pdf"]
     for path in paths:
         with atomic_path(path) as temporary:
@@ -38,27 +54,24 @@ def save(figure: Figure, results: Path, name: str) -> list[Path]:
 
 
 def read_log(run: Run) -> pd.DataFrame:
-    rows = read_rows(run.folder / "log.csv", ("epoch", *(column for column, _ in PANELS)))
+    """The columns of a run's log.csv as numbers, one line per epoch."""
+    rows = read_rows(run.folder / "log.csv", ("epoch", *(panel.column for panel in PANELS)))
     try:
         return pd.DataFrame(rows).astype(float)
     except ValueError as error:
         raise InputError(f"{run.folder / 'log.csv'}: expected numbers, found {error}") from None
 
 
-def evaluated(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
-    """The runs of each row, of which there is at least one."""
-    runs = runs_of_rows(results, rows)
-    missing = [row for row in rows if not runs[row]]
-    if missing:
-        raise InputError(f"{results}: expected an evaluated run of each row, found none of {', '.join(missing)}")
-    return runs
-
-
-def drawable(results: Path, rows: Sequence[str]) -> dict[str, list[Run]]:
-    """The runs of each row, and no more rows than the style can tell apart."""
-    runs = evaluated(results, rows)
+def most_rows() -> int:
+    """How many rows the style can tell apart in one figure."""
     with plt.style.context(STYLE):
-        limit = len(plt.rcParams["axes.prop_cycle"])
+        return len(plt.rcParams["axes.prop_cycle"])
+
+
+def drawable_runs(results: Path, rows: Sequence[str], seeds: Sequence[int] | None = None) -> dict[str, list[Run]]:
+    """The runs of each row, and no more rows than the style can tell apart."""
+    runs = evaluated_runs(results, rows, seeds)
+    limit = most_rows()
     if len(rows) > limit:
         raise InputError(f"{results}: expected at most {limit} rows in a figure, found {len(rows)}")
     return runs
@@ -75,30 +88,31 @@ def data_of(run: Run) -> Meta:
     return meta
 
 
-def write_curves(results: Path, rows: Sequence[str], name: str, *, smooth: int = 1) -> list[Path]:
-    """DSC and HD95 against the epoch (MedIA 2021, Figs. 3 and 7): a line a row, mean over seeds in a band of +-1 sd.
+def write_curves(
+    results: Path, rows: Sequence[str], name: str, *, smooth: int = 1, seeds: Sequence[int] | None = None
+) -> list[Path]:
+    """DSC and HD95 by epoch (MedIA 2021, Figs. 3 and 7): one line per row, the mean over seeds in a band of +-1 sd.
 
     ``smooth`` epochs, this one and those before it, are averaged; the figure says so.
     """
-    logs = {row: [read_log(run) for run in runs] for row, runs in drawable(results, rows).items()}
+    runs = drawable_runs(results, rows, seeds)
+    logs = {row: [read_log(run) for run in found] for row, found in runs.items()}
     averaged = f", mean of {smooth} epochs" if smooth > 1 else ""
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(1, len(PANELS), figsize=(3.0 * len(PANELS), 2.9), layout="constrained")
-        for axis, (column, title) in zip(axes, PANELS, strict=True):
+        for axis, panel in zip(axes, PANELS, strict=True):
             for row in rows:
-                seeds = [log[column].rolling(smooth, min_periods=1).mean() for log in logs[row]]
-                draw_curve(axis, seeds, label=row)
-            axis.set(title=title, xlabel=f"epoch{averaged}")
+                curves = [log[panel.column].rolling(smooth, min_periods=1).mean() for log in logs[row]]
+                draw_curve(axis, curves, label=row)
+            axis.set(title=panel.title(first_run(runs).length_unit), xlabel=f"epoch{averaged}")
             axis.xaxis.get_major_locator().set_params(integer=True)
-            if "dsc" in column:
-                axis.set_ylim(0, 1)
-            else:
-                axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1 if panel.metric.bounded else None)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(rows), 5))
         return save(figure, results, name)
 
 
 def draw_curve(axis: plt.Axes, seeds: Sequence[pd.Series], *, label: str) -> None:
+    """The mean of one row's seeds, in a band of one sample sd to either side."""
     values = pd.concat(seeds, axis=1)                              # (epochs, seeds)
     epochs, mean = values.index + 1, values.mean(axis=1)
     line, = axis.plot(epochs, mean, label=label)
@@ -107,42 +121,45 @@ def draw_curve(axis: plt.Axes, seeds: Sequence[pd.Series], *, label: str) -> Non
         axis.fill_between(epochs, mean - sd, mean + sd, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def write_boxes(results: Path, rows: Sequence[str], name: str) -> list[Path]:
-    """DSC and HD95 of every validation case: a box a row, a dot a case (its mean over the seeds).
+def write_boxes(
+    results: Path, rows: Sequence[str], name: str, *, seeds: Sequence[int] | None = None
+) -> list[Path]:
+    """DSC and HD95 of every validation case: one box per row, one dot per case (its mean over the seeds).
 
     Box: quartiles and median; whiskers: the farthest case within 1.5 times the box's height.
     """
-    runs = drawable(results, rows)
-    classes = list(dict.fromkeys(runs[rows[0]][0].metrics["class"]))
+    runs = drawable_runs(results, rows, seeds)
+    first = runs[rows[0]][0]
     generator = np.random.default_rng(0)                           # of the dots' places, never of their values
     with plt.style.context(STYLE):
-        colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
         figure, axes = plt.subplots(
-            len(classes), len(BOXES), squeeze=False, layout="constrained",
-            figsize=(3.6 * len(BOXES), len(classes) * (0.9 + 0.34 * len(rows))),
+            len(first.class_names), len(BOXES), squeeze=False, layout="constrained",
+            figsize=(3.6 * len(BOXES), len(first.class_names) * (0.9 + 0.34 * len(rows))),
         )
-        for panels, class_name in zip(axes, classes, strict=True):
-            for axis, (column, title) in zip(panels, BOXES, strict=True):
-                cases = [case_values(runs[row], class_name, column) for row in rows]
-                draw_boxes(axis, cases, colours, generator)
+        for panels, class_name in zip(axes, first.class_names, strict=True):
+            for axis, metric in zip(panels, BOXES, strict=True):
+                cases = [case_values(runs[row], class_name, metric.key) for row in rows]
+                draw_boxes(axis, cases, generator)
                 axis.set_yticks(range(len(rows)), rows if axis is panels[0] else [""] * len(rows))
-                axis.tick_params(axis="y", length=0)
-                axis.invert_yaxis()
-                axis.set_title(f"{title}, {class_name}" if len(classes) > 1 else title)
-                axis.set_xlim(*((-0.02, 1.02) if column == "dsc" else (0, 1.05 * max(map(max, cases)) or 1)))
-        seeds = {len(found) for found in runs.values()}
-        mean = f", mean of {'/'.join(map(str, sorted(seeds)))} seeds" if seeds != {1} else ""
-        figure.supxlabel(f"a dot a validation case{mean}; box: quartiles; whiskers: within 1.5 box widths", fontsize=7)
+                axis.set_xlim(*((-0.02, 1.02) if metric.bounded else (0, 1.05 * max(map(max, cases)) or 1)))
+                title = metric.heading(first.length_unit)
+                axis.set_title(f"{title}, {class_name}" if len(first.class_names) > 1 else title)
+        counts = sorted({len(found) for found in runs.values()})
+        mean = f", mean of {'/'.join(map(str, counts))} seeds" if counts != [1] else ""
+        explained = f"one dot per validation case{mean}; box: quartiles; whiskers: within 1.5 box widths"
+        figure.supxlabel(explained, fontsize=7)
         return save(figure, results, name)
 
 
 def case_values(runs: Sequence[Run], class_name: str, column: str) -> np.ndarray:
     """A metric of each case, mean over the seeds, by case id."""
-    every = pd.concat([run.metrics[run.metrics["class"] == class_name] for run in runs])
+    every = pd.concat([run.of_class(class_name) for run in runs])
     return every.groupby("case_id")[column].mean().to_numpy()
 
 
-def draw_boxes(axis: plt.Axes, cases: Sequence[np.ndarray], colours: Sequence[str], generator) -> None:
+def draw_boxes(axis: plt.Axes, cases: Sequence[np.ndarray], generator: np.random.Generator) -> None:
+    """One box per row, from the top down; the dots have the rows' colours."""
+    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     boxes = axis.boxplot(
         cases, positions=range(len(cases)), orientation="horizontal", widths=0.55, showfliers=False, patch_artist=True,
         medianprops={"color": "black", "linewidth": 1.4},
@@ -152,14 +169,16 @@ def draw_boxes(axis: plt.Axes, cases: Sequence[np.ndarray], colours: Sequence[st
         places = position + generator.uniform(-0.16, 0.16, len(values))
         axis.scatter(values, places, s=9, color=colours[position], edgecolors="white", linewidths=0.3, zorder=3)
     axis.grid(visible=False, axis="y")
+    axis.tick_params(axis="y", length=0)
+    axis.invert_yaxis()
 
 
-def lesion_shares(layout: Layout) -> np.ndarray:
+def lesion_shares(files: PartFiles) -> np.ndarray:
     """Share of each slice (N,) that is lesion; of the files, only the labels are read."""
-    label = np.empty(*layout.stored["label"])                                            # (H, W)
-    shares = np.empty(len(layout.names))
+    label = np.empty(*files.stored["label"])                                            # (H, W)
+    shares = np.empty(len(files.names))
     for index in range(len(shares)):
-        read_slice(layout, "label", index, label)
+        read_slice(files, "label", index, label)
         shares[index] = np.count_nonzero(label) / label.size
     return shares
 
@@ -167,14 +186,13 @@ def lesion_shares(layout: Layout) -> np.ndarray:
 def write_shares(results: Path, rows: Sequence[str], name: str) -> list[Path]:
     """Share of a slice that is lesion, over the slices that have one (breast-ultrasound study, Fig. 3).
 
-    The data set is that of the first row; how many slices have none stands in the titles.
+    The data set is that of the rows; the titles say how many slices have none.
     """
-    run = drawable(results, rows)[rows[0]][0]
-    meta = data_of(run)
+    meta = data_of(evaluated_runs(results, rows)[rows[0]][0])
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.8), layout="constrained", sharex=True)
         for axis, (part, title) in zip(axes, (("train", "training"), ("val", "validation")), strict=True):
-            share = 100 * lesion_shares(part_layout(meta, part))                         # (N,) per cent
+            share = 100 * lesion_shares(part_files(meta, part))                         # (N,) per cent
             lesions = share[share > 0]
             # The lesions of a data set differ by orders of magnitude: only a logarithmic axis shows them all.
             edges = np.geomspace(100 / meta.size**2, 100, 25)

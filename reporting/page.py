@@ -1,7 +1,6 @@
-"""The report page: a folder that opens in a browser from the disk: numbers, curves and slices of finished runs."""
+"""The report page of finished runs: a folder with tables, curves and slices that a browser opens from the disk."""
 
 import contextlib
-import re
 import shutil
 import string
 from collections.abc import Iterator, Sequence
@@ -14,13 +13,14 @@ from PIL import Image
 
 from dataloader import Slices, load_slices
 from reporting import comparison, page_html, tables
-from reporting.figures import PANELS, data_of, evaluated, read_log
-from reporting.page_html import escape, number, script_json
+from reporting.figures import PANELS, data_of, read_log
+from reporting.levels import VOLUME
+from reporting.page_html import escape_html, finite, script_json
 from reporting.pictures import crop, display_channel, read_prediction
-from reporting.runs import Run
-from reporting.statistics import PERMUTATIONS
+from reporting.run_settings import differing_settings, settings_note
+from reporting.runs import Run, evaluated_runs, first_run
 from sliced_data.meta import Meta
-from sliced_data.slices import Case
+from sliced_data.slices import SlicedCase
 from utils import InputError, exclusive, progress, read_json
 
 ASSETS = Path(__file__).resolve().parent / "page_assets"
@@ -31,11 +31,12 @@ def write_report(results: Path, rows: Sequence[str], *, seed: int | None = None,
     """Write RESULTS/report/index.html and what it needs; an older report stays until the new one is whole.
 
     The viewer shows one run of each row: that of ``seed``, or of the first seed that every row has. ``InputError``
-    names a row without such a run, and a log, prediction, slice or data set that is missing, damaged or another one.
+    names a row without such a run, and a log, prediction, slice or data set that is missing, damaged or not the run's.
     """
-    found = evaluated(results, list(dict.fromkeys(rows)))
+    found = evaluated_runs(results, list(dict.fromkeys(rows)))
     shown = runs_of_seed(results, found, seed)
-    curves = curve_data({row: [read_log(run) for run in runs] for row, runs in found.items()})
+    logs = {row: [read_log(run) for run in runs] for row, runs in found.items()}
+    curves = curve_data(logs, first_run(found).length_unit)
     first = next(iter(shown.values()))
     meta = data_of(first)
     check_cases(first, meta)
@@ -99,16 +100,16 @@ def check_cases(run: Run, meta: Meta) -> None:
         )
 
 
-def curve_data(logs: dict[str, list[pd.DataFrame]]) -> list[dict]:
-    """A panel a column of log.csv: mean and sample sd over seeds of each row, epoch by epoch."""
+def curve_data(logs: dict[str, list[pd.DataFrame]], length_unit: str) -> list[dict]:
+    """One panel per column of log.csv: mean and sample sd over seeds of each row, epoch by epoch."""
     panels = []
-    for column, title in PANELS:
+    for panel in PANELS:
         series = []
         for seeds in logs.values():
-            values = pd.concat([log[column] for log in seeds], axis=1)                             # (epochs, seeds)
+            values = pd.concat([log[panel.column] for log in seeds], axis=1)                       # (epochs, seeds)
             sd = values.std(axis=1, ddof=1)
-            series.append({"mean": [number(v) for v in values.mean(axis=1)], "sd": [number(v) for v in sd]})
-        panels.append({"title": title, "bounded": "dsc" in column, "series": series})
+            series.append({"mean": [finite(v) for v in values.mean(axis=1)], "sd": [finite(v) for v in sd]})
+        panels.append({"title": panel.title(length_unit), "bounded": panel.metric.bounded, "series": series})
     return panels
 
 
@@ -130,7 +131,7 @@ def write_cases(folder: Path, slices: Slices, runs: dict[str, Run], classes: int
 def write_case(folder: Path, index: int, image: np.ndarray, masks: Sequence[np.ndarray], classes: int) -> dict:
     """Pictures of image (Z, C, H, W), and the masks (Z, H, W): the reference first, then each row's prediction.
 
-    Files have numbers for names: a case's id may be no file name.
+    Files are named by numbers, since a case's id need not be a file name.
     """
     window = case_window(image, np.any(masks, axis=0))
     parts = [upright(mask[(slice(None), *window)]) for mask in masks]
@@ -179,13 +180,13 @@ def lesion_box(label: np.ndarray) -> list[int] | None:
     return [int(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)] if len(rows) else None
 
 
-def scores(run: Run, case: Case) -> list[str]:
-    """What stands under a row's panel: the 3D metrics of the case, a line a class."""
+def scores(run: Run, case: SlicedCase) -> list[str]:
+    """What is printed below a row's picture: the 3D metrics of the case, one line per class."""
     lines = run.metrics[run.metrics["case_id"] == case.case_id]
     several = len(lines) > 1
     texts = []
     for _, line in lines.iterrows():
-        text = f"DSC {line['dsc']:.3f}, HD95 {line['hd95_mm']:.1f} mm"
+        text = f"DSC {line['dsc']:.3f}, HD95 {line['hd95_mm']:.1f} {run.length_unit}"
         if line["n_ref"] > 0 and line["n_pred"] == 0:
             text += " (missed)"
         elif line["n_ref"] == 0:
@@ -198,38 +199,38 @@ def tests_against(baseline: str, found: dict[str, list[Run]]) -> tuple[str, str]
     """The table of paired tests and how they were made; against the first row where the baseline has no run."""
     if len(found) == 1:
         return "", "One row: nothing to compare."
-    baseline = baseline if baseline in found else next(iter(found))
-    lines = comparison.collect(found, baseline, ("dsc", "hd95_mm"), level="volume", permutations=PERMUTATIONS)
-    rule = comparison.describe(found, baseline, lines, "volume", PERMUTATIONS)
-    return page_html.tests_table(lines), rule
+    protocol = comparison.Protocol(baseline if baseline in found else next(iter(found)))
+    compared = comparison.compare_rows(found, VOLUME.metrics, protocol)
+    rule = comparison.comparison_rule(found, compared, protocol)
+    return page_html.tests_table(compared, first_run(found).length_unit), rule
 
 
 def page_sections(
-    found: dict[str, list[Run]], shown: dict[str, Run], meta: Meta, cases: Sequence[Case], baseline: str
+    found: dict[str, list[Run]], shown: dict[str, Run], meta: Meta, cases: Sequence[SlicedCase], baseline: str
 ) -> dict[str, str]:
     """What the template has places for, as HTML."""
-    dataset = next(iter(shown.values())).settings.get("dataset", meta.dataset)
+    first = first_run(found)
     seed = next(iter(shown.values())).seed
     runs = [(row, run) for row, runs in found.items() for run in runs]
     tests, rule = tests_against(baseline, found)
-    differing = page_html.differing_settings(found)
+    differing = differing_settings(found)
     details = [page_html.run_details(row, run, read_json(run.folder / "env.json"), differing) for row, run in runs]
-    first_config = read_json(runs[0][1].folder / "config.json")
+    summaries = tables.summarise_rows(found, VOLUME)
     counts = ", ".join(
         f"{count} {name}{'' if count == 1 else 's'}"
         for count, name in ((len(found), "row"), (len(runs), "run"), (len(cases), "validation case"))
     )
     return {
-        "title": escape(f"Report: {dataset}"),
-        "made": escape(f"{counts}. Made on {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}."),
-        "summary": page_html.summary_table(tables.collect(found, "volume")),
-        "settings_line": re.sub(r"\*\*(.+?)\*\*", r"<mark>\1</mark>", escape(tables.describe_settings(found))),
-        "footnote": escape(tables.LEVELS["volume"].footnote),
+        "title": escape_html(f"Report: {first.settings.get('dataset', meta.dataset)}"),
+        "made": escape_html(f"{counts}. Made on {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}."),
+        "summary": page_html.summary_table(summaries, first.length_unit),
+        "settings_line": page_html.marked_note(settings_note(found)),
+        "footnote": escape_html(" ".join([VOLUME.footnote, *tables.published_remarks(summaries)])),
         "tests": tests,
-        "tests_rule": escape(rule),
-        "seed": escape(seed),
+        "tests_rule": escape_html(rule),
+        "seed": escape_html(seed),
         "cases": page_html.case_table(found, [case.case_id for case in cases]),
         "settings": page_html.settings_table(found),
-        "data": page_html.pairs("Data set (meta.json)", first_config.get("meta", {}), ()),
+        "data": page_html.pairs("Data set (meta.json)", first.meta, ()),
         "runs": "\n".join(details),
     }

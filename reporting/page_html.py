@@ -8,37 +8,21 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from reporting import comparison, table_formats, tables
-from reporting.runs import Run
-from reporting.tables import LEVELS
+from evaluation.metric_catalogue import CATALOGUE
+from reporting import comparison, tables
+from reporting.comparison import PairedResult
+from reporting.levels import VOLUME
+from reporting.run_settings import differing_settings, settings_by_row
+from reporting.runs import Run, first_run
+from reporting.table_formats import Note
+from reporting.tables import Summary
 
-SUMMARY_METRICS = (*LEVELS["volume"].printed, ("hd_mm", "HD (mm)", 2))
-# Of metrics.csv: title and digits. A column that is not named here keeps its name and its numbers as they are.
-CASE_COLUMNS = {
-    "dsc": ("DSC", 3),
-    "hd95_mm": ("HD95 (mm)", 2),
-    "hd_mm": ("HD (mm)", 2),
-    "n_ref": ("reference (voxels)", 0),
-    "n_pred": ("prediction (voxels)", 0),
-    "hd95_max_mm": ("HD95, larger direction (mm)", 2),
-    "assd_mm": ("ASSD (mm)", 2),
-    "surface_dice": ("surface Dice", 3),
-    "volume_difference_mm3": ("volume difference (mm³)", 0),
-    "avd_percent": ("absolute volume difference (%)", 1),
-    "lesion_recall": ("lesion recall", 3),
-    "lesion_precision": ("lesion precision", 3),
-    "lesion_f1": ("lesion F1", 3),
-    "lesion_count_difference": ("lesion count difference", 0),
-    "n_voxels": ("grid (voxels)", 0),
-    "tolerance_mm": ("surface Dice's tolerance (mm)", 1),
-}
-KEYS = ("case_id", "class")
-NOT_SHOWN = ("class_index", "checkpoint")
+SUMMARY_METRICS = (*VOLUME.metrics, "hd_mm")
 LONG_TEXT_LINES = 200
 
 
 @dataclass(frozen=True)
-class Cell:
+class SortedCell:
     """A cell of a table that sorts: by ``value`` where there is one, by its text where the column is not numeric."""
 
     text: str
@@ -47,7 +31,7 @@ class Cell:
     case: int | None = None     # the case that the viewer opens from here
 
 
-def escape(value: object) -> str:
+def escape_html(value: object) -> str:
     return html.escape(str(value), quote=True)
 
 
@@ -57,35 +41,36 @@ def script_json(value: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def number(value: float) -> float | None:
-    """A number for JSON; None stands for what is not finite."""
-    return float(value) if math.isfinite(value) else None
+def finite(value: float | None) -> float | None:
+    """A number for JSON and for sorting; None for one that is missing or not finite."""
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def sortable_table(
-    name: str, caption: str, header: Sequence[tuple[str, bool]], lines: Sequence[tuple[Mapping, Sequence[Cell]]]
+    name: str, caption: str, header: Sequence[tuple[str, bool]], lines: Sequence[tuple[Mapping, Sequence[SortedCell]]]
 ) -> str:
     """A table of the page; header has (title, whether numeric), each line its data attributes and its cells."""
     heads = "".join(
-        f'<th scope="col"{" data-type=number" if numeric else ""}><button type="button">{escape(title)}</button></th>'
+        f'<th scope="col"{" data-type=number" if numeric else ""}>'
+        f'<button type="button">{escape_html(title)}</button></th>'
         for title, numeric in header
     )
     body = []
     for attributes, cells in lines:
-        opened = "".join(f' data-{key}="{escape(value)}"' for key, value in attributes.items())
+        opened = "".join(f' data-{key}="{escape_html(value)}"' for key, value in attributes.items())
         body.append(f"<tr{opened}>" + "".join(
             table_cell(cell, numeric=numeric, heads_line=place == 0)
             for place, (cell, (_, numeric)) in enumerate(zip(cells, header, strict=True))
         ) + "</tr>")
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="sortable" '
-        f'id="{escape(name)}"><caption>{escape(caption)}</caption><thead><tr>{heads}</tr></thead>\n<tbody>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape_html(caption)}"><table class="sortable" '
+        f'id="{escape_html(name)}"><caption>{escape_html(caption)}</caption><thead><tr>{heads}</tr></thead>\n<tbody>'
         + "\n".join(body) + "</tbody></table></div>"
     )
 
 
-def table_cell(cell: Cell, *, numeric: bool, heads_line: bool) -> str:
-    inner = escape(cell.text)
+def table_cell(cell: SortedCell, *, numeric: bool, heads_line: bool) -> str:
+    inner = escape_html(cell.text)
     if cell.is_best:
         inner = f"<strong>{inner}</strong>"
     if cell.case is not None:
@@ -95,68 +80,87 @@ def table_cell(cell: Cell, *, numeric: bool, heads_line: bool) -> str:
     return f"<{tag}{value}>{inner}</{tag.split()[0]}>"
 
 
-def summary_table(lines: Sequence[dict]) -> str:
-    """A line a row and class from ``tables.collect``: mean (sd) over seeds, the published figure beside it."""
-    has_published = [name for name, *_ in SUMMARY_METRICS if any(f"published_{name}" in line for line in lines)]
+def marked_note(note: Note) -> str:
+    """A note whose bold parts are marked."""
+    return "".join(f"<mark>{escape_html(part.text)}</mark>" if part.bold else escape_html(part.text) for part in note)
+
+
+def summary_table(summaries: Sequence[Summary], length_unit: str) -> str:
+    """One line per row and class: mean (sd) over seeds, the published figure beside it."""
+    published = tables.published_metrics(summaries)
+    compared = [name for name in published if any(one.difference(name) is not None for one in summaries)]
+    differing = any(one.differs for one in summaries)
     header = [("row", False), ("class", False)]
-    for name, title, _ in SUMMARY_METRICS:
-        header += [(title, True)]
-        header += [(f"published {title}", True), (f"difference {title}", True)] if name in has_published else []
+    for name in SUMMARY_METRICS:
+        title = CATALOGUE[name].heading(length_unit)
+        header += [(title, True), *([(f"published {title}", True)] if name in published else [])]
+        header += [(f"difference {title}", True)] if name in compared else []
+    header += [("differs from the paper in", False)] if differing else []
     header += [("missed", True), ("false alarms", True), ("seeds", True)]
     body = []
-    for line in lines:
-        peers = [other for other in lines if other["class"] == line["class"] and not other["collapsed"]]
-        cells = [Cell(line["row"]), Cell(line["class"])]
-        for name, _, digits in SUMMARY_METRICS:
-            text, is_best = tables.measured(line, name, digits, peers)
-            hidden = line["collapsed"] and name != "dsc"    # as in the printed table, and last when sorted
-            cells.append(Cell(text, None if hidden else number(line[name]), is_best))
-            if name in has_published:
-                cells.append(Cell(tables.published(line, name), number(line.get(f"published_{name}", math.nan))))
-                differs = math.nan if hidden else line.get(f"difference_{name}", math.nan)
-                cells.append(Cell(tables.difference(line, name, digits), number(differs)))
-        seeds = line["seeds"].split()
-        for key in ("missed", "false_alarms"):
-            cells.append(Cell(f"{line[key]} of {line['cases'] * len(seeds)}", line[key]))
-        body.append(({}, [*cells, Cell(", ".join(seeds), len(seeds))]))
-    return sortable_table("summary-table", "Mean (sd) over seeds, a line a row and class", header, body)
+    for summary in summaries:
+        cells = [SortedCell(summary.row), SortedCell(summary.class_name)]
+        for name in SUMMARY_METRICS:
+            ours = tables.printed_estimate(summary, name, VOLUME, tables.peers_of(summary, summaries))
+            hidden = summary.hides(name)    # last when sorted
+            cells.append(SortedCell(ours.text, None if hidden else finite(summary.metrics[name].mean), ours.bold))
+            if name in published:
+                theirs = summary.published_estimate(name)
+                cells.append(SortedCell(tables.printed_published(summary, name), finite(theirs and theirs.mean)))
+            if name in compared:
+                printed = tables.printed_difference(summary, name, VOLUME)
+                cells.append(SortedCell(printed, None if hidden else finite(summary.difference(name))))
+        cells += [SortedCell(", ".join(summary.differs))] if differing else []
+        volumes = summary.cases * len(summary.seeds)
+        for count in (summary.missed, summary.false_alarms):
+            cells.append(SortedCell(f"{count} of {volumes}", count))
+        body.append(({}, [*cells, SortedCell(", ".join(map(str, summary.seeds)), len(summary.seeds))]))
+    return sortable_table("summary-table", "Mean (sd) over seeds, one line per row and class", header, body)
 
 
-def tests_table(lines: Sequence[dict]) -> str:
-    """A line a class, metric and row from ``comparison.collect``: the paired tests against the baseline."""
+def tests_table(compared: Sequence[PairedResult], length_unit: str) -> str:
+    """One line per class, metric and row: the paired tests against the baseline."""
     header = [("row", False), ("class", False), ("metric", False), ("difference", True), ("95 % interval", True)]
     header += [("p", True), ("p (Holm)", True), ("p better", True), ("p better (Holm)", True)]
     body = []
-    for line in lines:
-        title, digits, _ = comparison.COMPARED[line["metric"]]
-        cells = [Cell(line["row"]), Cell(line["class"]), Cell(title)]
-        cells.append(Cell(table_formats.number(line["difference"], digits, signed=True), number(line["difference"])))
-        cells.append(Cell(comparison.interval(line, digits), number(line["ci_low"])))
-        for kind in ("p", "p_better"):
-            cells.append(Cell(comparison.p_value(line[kind]), line[kind]))
-            holm = line[f"{kind}_holm"]
-            cells.append(Cell(comparison.p_value(holm), holm, holm < 0.05))
+    for result in compared:
+        cells = [SortedCell(text) for text in (result.row, result.class_name, result.metric.heading(length_unit))]
+        cells.append(SortedCell(comparison.printed_difference(result), finite(result.difference)))
+        cells.append(SortedCell(comparison.printed_interval(result), finite(result.interval[0])))
+        for p, corrected in ((result.p, result.p_holm), (result.p_better, result.p_better_holm)):
+            cells.append(SortedCell(comparison.printed_p(p), p))
+            is_significant = corrected < comparison.SIGNIFICANT
+            cells.append(SortedCell(comparison.printed_p(corrected), corrected, is_significant))
         body.append(({}, cells))
-    return sortable_table("tests-table", "Each row less the baseline, paired over cases", header, body)
+    return sortable_table("tests-table", "Each row minus the baseline, paired over cases", header, body)
 
 
-def case_table(found: dict[str, list[Run]], case_ids: Sequence[str]) -> str:
+def case_table(found: Mapping[str, Sequence[Run]], case_ids: Sequence[str]) -> str:
     """Every line of every metrics.csv; ``case_ids`` in the viewer's order."""
     every = pd.concat([run.metrics for runs in found.values() for run in runs])
-    names = [name for name in every.columns if name not in (*KEYS, *NOT_SHOWN)]
+    names = [name for name in every.columns if name not in ("case_id", "class") and is_shown(name)]
     numeric = {name: all_numbers(every[name]) for name in names}
     header = [("row", False), ("seed", True), ("case", False), ("class", False)]
-    header += [(CASE_COLUMNS.get(name, (name.replace("_", " "),))[0], numeric[name]) for name in names]
+    header += [(column_heading(name, first_run(found).length_unit), numeric[name]) for name in names]
     body = []
     for row_index, (row, runs) in enumerate(found.items()):
         for run in runs:
             for line in run.metrics.to_dict("records"):
                 case = case_ids.index(line["case_id"])
-                cells = [Cell(row), Cell(str(run.seed), run.seed)]
-                cells += [Cell(line["case_id"], case=case), Cell(line["class"])]
+                cells = [SortedCell(row), SortedCell(str(run.seed), run.seed)]
+                cells += [SortedCell(line["case_id"], case=case), SortedCell(line["class"])]
                 cells += [metric_cell(name, line.get(name, ""), numeric=numeric[name]) for name in names]
                 body.append(({"row": row_index, "of-case": case}, cells))
     return sortable_table("case-table", "Metrics of each case, volumes in 3D", header, body)
+
+
+def is_shown(name: str) -> bool:
+    return name not in CATALOGUE or CATALOGUE[name].is_shown
+
+
+def column_heading(name: str, length_unit: str) -> str:
+    """The title of a column of metrics.csv; one that the catalogue does not have keeps its name."""
+    return CATALOGUE[name].heading(length_unit) if name in CATALOGUE else name.replace("_", " ")
 
 
 def all_numbers(column: pd.Series) -> bool:
@@ -166,31 +170,25 @@ def all_numbers(column: pd.Series) -> bool:
     return len(values) > 0 and not pd.to_numeric(values, errors="coerce").isna().any()
 
 
-def metric_cell(name: str, value: object, *, numeric: bool) -> Cell:
+def metric_cell(name: str, value: object, *, numeric: bool) -> SortedCell:
     """A cell of metrics.csv: rounded for reading, sorted by the number in the file."""
     if value is None or (isinstance(value, float) and math.isnan(value)) or not str(value).strip():
-        return Cell("")
+        return SortedCell("")
     if not numeric:
-        return Cell(str(value))
-    digits = CASE_COLUMNS[name][1] if name in CASE_COLUMNS else None
-    return Cell(str(value) if digits is None else f"{float(value):.{digits}f}", number(float(value)))
+        return SortedCell(str(value))
+    digits = CATALOGUE[name].digits if name in CATALOGUE else None
+    return SortedCell(str(value) if digits is None else f"{float(value):.{digits}f}", finite(float(value)))
 
 
-def differing_settings(found: dict[str, list[Run]]) -> list[str]:
-    """The settings in which the rows differ; the seeds of one row agree in all of theirs."""
-    rows = [runs[0].settings for runs in found.values()]
-    names = dict.fromkeys(name for settings in rows for name in settings if name != "seed")
-    return [name for name in names if any(other.get(name) != rows[0].get(name) for other in rows)]
-
-
-def settings_table(found: dict[str, list[Run]]) -> str:
-    """A line a row with the settings in which the rows differ."""
+def settings_table(found: Mapping[str, Sequence[Run]]) -> str:
+    """One line per row with the settings in which the rows differ."""
     names = differing_settings(found)
     if not names:
         return f"<p>{'All rows have' if len(found) > 1 else 'One row: it has'} the same settings in all their runs.</p>"
-    lines = []
-    for row, runs in found.items():
-        lines.append(({}, [Cell(row), *(Cell(show(runs[0].settings.get(name))) for name in names)]))
+    values = {name: settings_by_row(found, name) for name in names}
+    lines = [
+        ({}, [SortedCell(row), *(SortedCell(printed_setting(values[name][row])) for name in names)]) for row in found
+    ]
     header = [("row", False), *((name, False) for name in names)]
     return sortable_table("settings-table", "Settings in which the rows differ", header, lines)
 
@@ -200,7 +198,7 @@ def run_details(row: str, run: Run, environment: dict, differing: Sequence[str])
     settings = {name: run.settings[name] for name in sorted(run.settings)}
     facts = {name: value for name, value in environment.items() if name != "git_diff"}
     return (
-        f'<details class="run"><summary>{escape(row)}, seed {run.seed}</summary><div class="pairs">'
+        f'<details class="run"><summary>{escape_html(row)}, seed {run.seed}</summary><div class="pairs">'
         f"{pairs('Settings (config.json)', settings, differing)}{pairs('Provenance (env.json)', facts, ())}</div>"
         f"{long_text('Uncommitted changes (git diff)', environment.get('git_diff'))}</details>"
     )
@@ -209,23 +207,24 @@ def run_details(row: str, run: Run, environment: dict, differing: Sequence[str])
 def pairs(title: str, values: Mapping, marked: Sequence[str]) -> str:
     """Names and values, nested ones with dots; those that differ between rows are marked."""
     lines = []
-    for name, value in flat(values):
-        shown = f"<mark>{escape(show(value))}</mark>" if name in marked else escape(show(value))
-        lines.append(f'<tr><th scope="row">{escape(name)}</th><td>{shown}</td></tr>')
-    return f"<table><caption>{escape(title)}</caption><tbody>{''.join(lines)}</tbody></table>"
+    for name, value in flatten(values):
+        shown = escape_html(printed_setting(value))
+        shown = f"<mark>{shown}</mark>" if name in marked else shown
+        lines.append(f'<tr><th scope="row">{escape_html(name)}</th><td>{shown}</td></tr>')
+    return f"<table><caption>{escape_html(title)}</caption><tbody>{''.join(lines)}</tbody></table>"
 
 
-def flat(values: Mapping, prefix: str = "") -> list[tuple[str, object]]:
+def flatten(values: Mapping, prefix: str = "") -> list[tuple[str, object]]:
     lines = []
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            lines += flat(value, f"{prefix}{name}.")
+            lines += flatten(value, f"{prefix}{name}.")
         else:
             lines.append((prefix + str(name), value))
     return lines
 
 
-def show(value: object) -> str:
+def printed_setting(value: object) -> str:
     """A setting as the file has it: text without quotes, a dash for what is not set, the rest as JSON."""
     if value is None:
         return "\N{EN DASH}"
@@ -237,5 +236,5 @@ def long_text(title: str, text: str | None) -> str:
     if not lines:
         return ""
     rest = "" if len(lines) <= LONG_TEXT_LINES else f"\n... {len(lines) - LONG_TEXT_LINES} more lines in env.json"
-    shown = escape("\n".join(lines[:LONG_TEXT_LINES]) + rest)
-    return f"<details><summary>{escape(title)}: {len(lines)} lines</summary><pre>{shown}</pre></details>"
+    shown = escape_html("\n".join(lines[:LONG_TEXT_LINES]) + rest)
+    return f"<details><summary>{escape_html(title)}: {len(lines)} lines</summary><pre>{shown}</pre></details>"

@@ -1,4 +1,4 @@
-"""Pictures of validation slices: contours and errors of each row, and the maps that losses are made of."""
+"""Pictures of validation slices: contours and errors of each row, and the maps that the losses use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from boundary_loss.distance import region_wise_map
-from reporting.figures import STYLE, data_of, drawable, save
-from reporting.runs import Run
-from sliced_data.meta import Meta, part_layout
+from reporting.figures import STYLE, data_of, drawable_runs, save
+from reporting.runs import Run, evaluated_runs
+from sliced_data.meta import Meta, part_files
 from sliced_data.slices import read_slice
 from utils import InputError
 
@@ -54,15 +54,15 @@ def choose_cases(first: Run, last: Run) -> list[tuple[str, str]]:
 def write_pictures(
     results: Path, rows: Sequence[str], name: str, *, seed: int = 0, baseline: str = "gdl"
 ) -> list[Path]:
-    """One slice of each chosen case (MedIA 2021, Figs. 1 and 4 to 6): image and reference, then a column a row.
+    """One slice of each chosen case (MedIA 2021, Figs. 1 and 4 to 6): image and reference, then one column per row.
 
     Contours of reference and prediction; what only one of them has is filled. The slice is the one with the largest
-    reference area (of the largest prediction where there is none); a case's 3D DSC and HD95 stand under its row's
-    picture. Cases are those of the best and the median gain of the last row over the baseline, or over the first row
+    reference area (of the largest prediction where there is none); the label below a picture has the case's 3D DSC
+    and HD95. Cases are those of the best and the median gain of the last row over the baseline, or over the first row
     where the baseline is none of them, and of the last row's lowest DSC.
     """
     runs = {}
-    for row, found in drawable(results, rows).items():
+    for row, found in drawable_runs(results, rows).items():
         runs[row] = next((run for run in found if run.seed == seed), None)
         if runs[row] is None:
             raise InputError(f"{results / row}: expected an evaluated run of seed {seed}, found none; see --seed")
@@ -78,11 +78,12 @@ def write_pictures(
             draw_case(panels, title, read_picture(meta, case_id, runs[rows[-1]]), runs, len(meta.class_names))
         for axis, title in zip(axes[0], ("image", "reference", *rows), strict=True):
             axis.set_title(title)
-        figure.legend(handles=legend(), loc="outside lower center", ncols=4, title=rule(first, rows[-1], len(cases)))
+        chosen = choice_of_cases(first, rows[-1], len(cases))
+        figure.legend(handles=picture_key(), loc="outside lower center", ncols=4, title=chosen)
         return save(figure, results, name)
 
 
-def rule(first: str, last: str, cases: int) -> str:
+def choice_of_cases(first: str, last: str, cases: int) -> str:
     """How the cases were chosen, in print."""
     if cases == 1:
         return ""
@@ -91,7 +92,8 @@ def rule(first: str, last: str, cases: int) -> str:
     return f"cases: best and median gain in DSC of {last} over {first}, and lowest DSC of {last}"
 
 
-def legend() -> list:
+def picture_key() -> list:
+    """What the colours mean."""
     shown = (("reference", REFERENCE), ("prediction", PREDICTION))
     lines = [Line2D([], [], color=colour, path_effects=OUTLINE, label=label) for label, colour in shown]
     filled = (("false negative", REFERENCE), ("false positive", PREDICTION))
@@ -123,19 +125,19 @@ def read_picture(meta: Meta, case_id: str, run: Run) -> Picture:
 
     Where there is no reference, the slice with the largest prediction of ``run``.
     """
-    layout = part_layout(meta, "val")
-    found = [(case, at) for case, at in layout.case_ranges() if case.case_id == case_id]
+    files = part_files(meta, "val")
+    found = [(case, at) for case, at in files.case_ranges() if case.case_id == case_id]
     if not found:
         raise InputError(f"{meta.root}: expected a validation case {case_id}, found none")
     case, at = found[0]
-    image, labels = (np.empty((n, *layout.stored[kind][0]), layout.stored[kind][1]) for kind, n in
+    image, labels = (np.empty((n, *files.stored[kind][0]), files.stored[kind][1]) for kind, n in
                      (("image", 1), ("label", case.n_slices)))                          # (1, C, H, W), (Z, H, W)
     for z, label in enumerate(labels):
-        read_slice(layout, "label", at.start + z, label)
+        read_slice(files, "label", at.start + z, label)
     shape = (*labels.shape[1:], case.n_slices)
     shown = labels if labels.any() else np.moveaxis(read_prediction(run, case_id, shape, len(meta.class_names)), -1, 0)
     z = int(np.count_nonzero(shown, axis=(1, 2)).argmax())
-    read_slice(layout, "image", at.start + z, image[0])
+    read_slice(files, "image", at.start + z, image[0])
     channel = display_channel(image[0].astype(np.float32), shown[z])
     return Picture(case_id, image[0, channel].astype(np.float32), labels[z], z, shape, case.spacing[:2])
 
@@ -155,7 +157,7 @@ def draw_case(
         draw_contour(axis, reference, REFERENCE)
         draw_contour(axis, prediction, PREDICTION)
         of_case = run.metrics[run.metrics["case_id"] == case_id]
-        axis.set_xlabel(f"DSC {of_case['dsc'].mean():.3f}, HD95 {of_case['hd95_mm'].mean():.1f} mm")
+        axis.set_xlabel(f"DSC {of_case['dsc'].mean():.3f}, HD95 {of_case['hd95_mm'].mean():.1f} {run.length_unit}")
 
 
 def read_prediction(run: Run, case_id: str, shape: tuple[int, int, int], classes: int) -> np.ndarray:
@@ -221,13 +223,12 @@ def draw_errors(axis: plt.Axes, prediction: np.ndarray, reference: np.ndarray) -
         axis.imshow(rgba, origin="lower", interpolation="nearest", aspect=axis.get_aspect())
 
 
-
 def write_maps(results: Path, rows: Sequence[str], name: str) -> list[Path]:
     """The maps of one slice's foreground (region-wise paper, Fig. 1): label, active contour, Cao, boundary, RRW.
 
     The slice is that of the largest reference among the validation cases of the first row.
     """
-    run = drawable(results, rows)[rows[0]][0]
+    run = evaluated_runs(results, rows)[rows[0]][0]
     meta = data_of(run)
     sized = run.metrics.groupby("case_id")["n_ref"].sum()
     picture = read_picture(meta, str(sized.idxmax()), run)

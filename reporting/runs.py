@@ -1,54 +1,71 @@
-"""Evaluated runs in a folder of results, read and checked, and the papers' own figures for their rows."""
+"""Evaluated runs in a folder of results, read and checked."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from evaluation.metric_catalogue import COLUMNS, LENGTH, MEASURED_WITH
+from published import published_rows
+from reporting.levels import LEVELS, SLICE, VOLUME
+from training.settings import settings_of_config
 from utils import InputError, read_json, read_rows
 
+# Those that every metrics.csv has had from the first.
 METRICS = ("dsc", "hd95_mm", "hd_mm")
-TEXT_COLUMNS = ("case_id", "class", "outcome", "checkpoint", "space", "ignore_label")
-# Metrics over whole volumes, as MedIA 2021 has them, or over slices, as MIDL 2019.
-FILES = {"volume": "metrics.csv", "slice": "metrics_2d.csv"}
-PUBLISHED_FOLDER = Path(__file__).resolve().parents[1] / "published"
-PUBLISHED = {"volume": ("media2021_table1.csv", "media2021_table3.csv"), "slice": ("midl2019_table1.csv",)}
+TEXT_COLUMNS = frozenset(column.key for column in COLUMNS if column.is_text)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its seed, folder, settings, and metrics with a line a case and class."""
+    """A finished run: its seed, folder, settings, its data set's meta.json, and one line per case and class."""
 
     seed: int
     folder: Path
     settings: dict
+    meta: dict
     metrics: pd.DataFrame
     metrics_2d: pd.DataFrame | None
 
     @property
+    def row(self) -> str:
+        return self.folder.parent.name
+
+    @property
+    def dataset(self) -> str:
+        return self.settings.get("dataset", "")
+
+    @property
+    def length_unit(self) -> str:
+        """Of its distances: mm, or px where its data set has no spacing."""
+        return self.meta.get("unit", LENGTH)
+
+    @property
     def measured(self) -> dict:
         """How its metrics were measured, where they say it; runs that are compared agree in all of it."""
-        names = ("space", "checkpoint", "tolerance_mm", "ignore_label")
-        return {name: str(self.metrics[name].iloc[0]) for name in names if name in self.metrics}
+        return {name: str(self.metrics[name].iloc[0]) for name in MEASURED_WITH if name in self.metrics}
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(dict.fromkeys(self.metrics["class"]))
 
     def table(self, level: str) -> pd.DataFrame:
-        """Its metrics over volumes or slices, a line a case and class; ``InputError`` where there are none."""
-        table = self.metrics if level == "volume" else self.metrics_2d
+        """Its metrics over volumes or slices, one line per case and class; ``InputError`` where there are none."""
+        table = self.metrics if level == VOLUME.name else self.metrics_2d
         if table is None:
-            raise InputError(f"{self.folder}: expected a {FILES[level]}, found none; evaluate the run again")
+            raise InputError(f"{self.folder}: expected a {LEVELS[level].file}, found none; evaluate the run again")
         return table
+
+    def of_class(self, class_name: str, level: str = VOLUME.name) -> pd.DataFrame:
+        table = self.table(level)
+        return table[table["class"] == class_name]
 
 
 def find_runs(results: Path, row: str, seeds: Sequence[int] | None = None) -> list[Run]:
     """The evaluated runs of a row, by seed, all or those of ``seeds``; ``InputError`` where their settings differ."""
-    folders = {}
-    for folder in (results / row).glob("seed*"):
-        number = re.fullmatch(r"seed(\d+)", folder.name)
-        if number and (folder / "metrics.csv").exists() and (not seeds or int(number.group(1)) in seeds):
-            folders[int(number.group(1))] = folder
-    runs = [read_run(seed, folders[seed]) for seed in sorted(folders)]
+    runs = [read_run(seed, folder) for seed, folder in finished_folders(results, row, seeds).items()]
     for run in runs[1:]:
         for name in sorted(run.settings.keys() | runs[0].settings.keys()):
             if name != "seed" and run.settings.get(name) != runs[0].settings.get(name):
@@ -59,16 +76,50 @@ def find_runs(results: Path, row: str, seeds: Sequence[int] | None = None) -> li
     return runs
 
 
+def finished_folders(results: Path, row: str, seeds: Sequence[int] | None = None) -> dict[int, Path]:
+    """seed -> folder of the evaluated runs of a row, in the order of the seeds."""
+    folders = {}
+    for path in (results / row).glob("seed*/metrics.csv"):
+        number = re.fullmatch(r"seed(\d+)", path.parent.name)
+        if number and (not seeds or int(number.group(1)) in seeds):
+            folders[int(number.group(1))] = path.parent
+    return dict(sorted(folders.items()))
+
+
+def finished_rows(
+    results: Path, tables: Mapping[str, Sequence[str]], seeds: Sequence[int] | None = None
+) -> list[str]:
+    """The rows that have an evaluated run (of one of ``seeds``): those of the tables in their order, then the others.
+
+    ``InputError`` where there is none.
+    """
+    there = sorted({path.parents[1].name for path in results.glob("*/seed*/metrics.csv")})
+    ordered = dict.fromkeys([*(row for rows in tables.values() for row in rows), *there])
+    finished = [row for row in ordered if finished_folders(results, row, seeds)]
+    if not finished:
+        of_seeds = f" of seed {' or '.join(map(str, seeds))}" if seeds else ""
+        raise InputError(f"{results}: expected an evaluated run{of_seeds}, found none; train a row first")
+    return finished
+
+
 def read_run(seed: int, folder: Path) -> Run:
-    settings = read_json(folder / "config.json").get("settings", {})
-    metrics = read_metrics(folder / "metrics.csv", ("n_ref", "n_pred"))
-    slices = folder / "metrics_2d.csv"
-    return Run(seed, folder, settings, metrics, read_metrics(slices, ("n_slices",)) if slices.exists() else None)
+    path = folder / "config.json"
+    config = read_json(path)
+    metrics = read_metrics(folder / VOLUME.file, ("n_ref", "n_pred"))
+    slices = folder / SLICE.file
+    return Run(
+        seed=seed,
+        folder=folder,
+        settings=settings_of_config(config, path).to_json(),
+        meta=config.get("meta", {}),
+        metrics=metrics,
+        metrics_2d=read_metrics(slices, ("n_slices",)) if slices.exists() else None,
+    )
 
 
 def read_metrics(path: Path, counts: tuple[str, ...]) -> pd.DataFrame:
     metrics = pd.DataFrame(read_rows(path, ("case_id", "class", *METRICS, *counts)))
-    for column in set(metrics) - set(TEXT_COLUMNS):
+    for column in set(metrics) - TEXT_COLUMNS:
         try:
             values = metrics[column] if column in (*METRICS, *counts) else metrics[column].replace("", "nan")
             metrics[column] = values.astype(float)
@@ -76,7 +127,7 @@ def read_metrics(path: Path, counts: tuple[str, ...]) -> pd.DataFrame:
             raise InputError(f"{path}: expected numbers in {column}, found {error}") from None
     twice = metrics[metrics.duplicated(["case_id", "class"])]
     if len(twice):
-        raise InputError(f"{path}: expected a line a case and class, found {twice['case_id'].iloc[0]} twice")
+        raise InputError(f"{path}: expected one line per case and class, found {twice['case_id'].iloc[0]} twice")
     return metrics
 
 
@@ -90,7 +141,7 @@ def runs_of_rows(results: Path, rows: Sequence[str], seeds: Sequence[int] | None
     known = sorted({path.parents[1].name for path in results.glob("*/seed*/metrics.csv")})
     found = {row: find_runs(results, row, seeds) for row in rows}
     for row in rows:
-        if not found[row] and not (results / row).is_dir() and not is_published(row):
+        if not found[row] and not (results / row).is_dir() and row not in published_rows():
             raise InputError(f"{results}: expected rows with an evaluated run ({', '.join(known)}), found {row}")
     every = [run for runs in found.values() for run in runs]
     if not every:
@@ -100,34 +151,33 @@ def runs_of_rows(results: Path, rows: Sequence[str], seeds: Sequence[int] | None
     return found
 
 
-def is_published(row: str) -> bool:
-    return any(published_figures(dataset, row, level) for dataset in ("isles", "wmh") for level in PUBLISHED)
+def evaluated_runs(
+    results: Path, rows: Sequence[str], seeds: Sequence[int] | None = None
+) -> dict[str, list[Run]]:
+    """The runs of each row, of which there is at least one."""
+    runs = runs_of_rows(results, rows, seeds)
+    missing = [row for row in rows if not runs[row]]
+    if missing:
+        raise InputError(f"{results}: expected an evaluated run of each row, found none of {', '.join(missing)}")
+    return runs
 
 
-def check_comparable(run: Run, reference: Run) -> None:
+def first_run(found: Mapping[str, Sequence[Run]]) -> Run:
+    """The first of all runs, which agree in their data and in how they were measured."""
+    return next(run for runs in found.values() for run in runs)
+
+
+def check_comparable(run: Run, first: Run) -> None:
     """``InputError`` unless both runs were evaluated on the same cases of the same data."""
-    if run.settings.get("data_fingerprint") != reference.settings.get("data_fingerprint"):
-        raise InputError(f"{run.folder}: expected the data of {reference.folder}, found a run on other data")
-    for name, wanted in reference.measured.items():
+    if run.settings.get("data_fingerprint") != first.settings.get("data_fingerprint"):
+        raise InputError(f"{run.folder}: expected the data of {first.folder}, found a run on other data")
+    for name, wanted in first.measured.items():
         found = run.measured.get(name, wanted)
         if found != wanted:
             raise InputError(
-                f"{run.folder}: expected metrics of {name} {wanted or 'none'}, as {reference.folder} has, found "
+                f"{run.folder}: expected metrics of {name} {wanted or 'none'}, as {first.folder} has, found "
                 f"{found or 'none'}; evaluate one of them again"
             )
-    missing = set(reference.metrics["case_id"]) ^ set(run.metrics["case_id"])
+    missing = set(first.metrics["case_id"]) ^ set(run.metrics["case_id"])
     if missing:
-        raise InputError(
-            f"{run.folder}: expected the cases of {reference.folder}, found {sorted(missing)[0]} in only one"
-        )
-
-
-def published_figures(dataset: str, row: str, level: str = "volume") -> dict:
-    """The papers' own figures for a row, or nothing; a phantom has none."""
-    for name in PUBLISHED[level]:
-        table = pd.read_csv(PUBLISHED_FOLDER / name)
-        found = table[(table["dataset"] == dataset) & (table["row"] == row)]
-        if len(found):
-            figures = found.iloc[0].to_dict()
-            return {f"published_{key}": value for key, value in figures.items() if key not in ("row", "dataset")}
-    return {}
+        raise InputError(f"{run.folder}: expected the cases of {first.folder}, found {sorted(missing)[0]} in only one")

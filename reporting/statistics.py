@@ -1,6 +1,6 @@
 """Paired comparison of two methods over the same cases: permutation test, bootstrap interval, Holm's correction.
 
-All of it is on differences, one a case: ``differences = metric of the method - metric of the baseline``.
+All of it works on differences, one per case: ``differences = metric of the method - metric of the baseline``.
 """
 
 from collections.abc import Sequence
@@ -86,5 +86,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _differences(differences: ArrayLike) -> np.ndarray:
     differences = np.asarray(differences, dtype=np.float64)
     if differences.ndim != 1 or not len(differences) or not np.isfinite(differences).all():
-        raise ValueError(f"expected finite differences, one a case, found {differences.tolist()}")
+        raise ValueError(f"expected finite differences, one per case, found {differences.tolist()}")
     return differences

@@ -1,11 +1,21 @@
-"""A table of text cells as Markdown and as LaTeX. A cell is its text and whether it is set in bold."""
+"""Tables of text and their notes as Markdown and as LaTeX."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from utils import write_text
 
-Cells = Sequence[tuple[str, bool]]
+
+@dataclass(frozen=True)
+class Text:
+    """A cell of a printed table, or a part of a note, and whether it is set in bold."""
+
+    text: str
+    bold: bool = False
+
+
+Note = Sequence[Text]
 
 LATEX_CHARACTERS = str.maketrans({
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -32,46 +42,61 @@ LATEX_HEAD = r"""% Compiles alone, and goes into a paper that uses booktabs with
 """
 
 
-def write_printed(folder: Path, name: str, header: Sequence[str], body: Sequence[Cells], notes: Sequence[str]) -> str:
-    """Write a table and its notes to NAME.tex and NAME.md in ``folder``; returns the text of the .md."""
-    write_text(folder / f"{name}.tex", latex(header, body, " ".join(notes).replace("**", ""), name=name))
-    text = "\n\n".join([markdown(header, body), *notes]) + "\n"
-    write_text(folder / f"{name}.md", text)
-    return text
+@dataclass(frozen=True)
+class PrintedTable:
+    """A table as it is printed: header, lines of cells, and the notes below it."""
+
+    header: Sequence[str]
+    body: Sequence[Sequence[Text]]
+    notes: Sequence[Note]
+
+    def write(self, folder: Path, name: str) -> str:
+        """Write NAME.tex and NAME.md into ``folder``; returns the text of the .md."""
+        write_text(folder / f"{name}.tex", self.latex(name))
+        text = self.markdown()
+        write_text(folder / f"{name}.md", text)
+        return text
+
+    def markdown(self) -> str:
+        table = [list(self.header), *[[markdown_text(cell) for cell in cells] for cells in self.body]]
+        table = [[text.replace("|", r"\|") for text in row] for row in table]
+        widths = [max(len(row[i]) for row in table) for i in range(len(self.header))]
+        lines = [
+            "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
+            for row in table
+        ]
+        lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
+        return "\n\n".join(["\n".join(lines), *("".join(map(markdown_text, note)) for note in self.notes)]) + "\n"
+
+    def latex(self, name: str) -> str:
+        r"""A tabular with booktabs rules: a document of its own, or read into one by ``\input{name}``."""
+        lines = [
+            r"\begin{tabular}{l" + "c" * (len(self.header) - 1) + "}",
+            r"\toprule",
+            " & ".join(map(escape_latex, self.header)) + r" \\",
+            r"\midrule",
+            *(" & ".join(map(latex_text, cells)) + r" \\" for cells in self.body),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\par\smallskip\noindent{\footnotesize "
+            + " ".join("".join(map(latex_text, note)) for note in self.notes) + r"\par}",
+            r"\finishtable",
+        ]
+        return LATEX_HEAD.replace("NAME", name) + "\n".join(lines) + "\n"
 
 
-def markdown(header: Sequence[str], body: Sequence[Cells]) -> str:
-    table = [list(header), *[[f"**{text}**" if bold else text for text, bold in cells] for cells in body]]
-    table = [[text.replace("|", r"\|") for text in row] for row in table]
-    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
-    lines = [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in table
-    ]
-    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
-    return "\n".join(lines)
+def markdown_text(text: Text) -> str:
+    return f"**{text.text}**" if text.bold else text.text
 
 
-def latex(header: Sequence[str], body: Sequence[Cells], footnote: str, *, name: str) -> str:
-    r"""A tabular with booktabs rules and its footnote: a document of its own, or read into one by ``\input{name}``."""
-    lines = [
-        r"\begin{tabular}{l" + "c" * (len(header) - 1) + "}",
-        r"\toprule",
-        " & ".join(map(escape, header)) + r" \\",
-        r"\midrule",
-        *(" & ".join(rf"\textbf{{{escape(text)}}}" if bold else escape(text) for text, bold in cells) + r" \\"
-          for cells in body),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\par\smallskip\noindent{\footnotesize " + escape(footnote) + r"\par}",
-        r"\finishtable",
-    ]
-    return LATEX_HEAD.replace("NAME", name) + "\n".join(lines) + "\n"
+def latex_text(text: Text) -> str:
+    return rf"\textbf{{{escape_latex(text.text)}}}" if text.bold else escape_latex(text.text)
 
 
-def escape(text: str) -> str:
+def escape_latex(text: str) -> str:
     return text.translate(LATEX_CHARACTERS)
 
 
-def number(value: float, digits: int, *, signed: bool = False) -> str:
+def format_number(value: float, digits: int, *, signed: bool = False) -> str:
     """The value in print; NA where there is none."""
     return "NA" if value != value else f"{value:{'+' if signed else ''}.{digits}f}"

@@ -1,23 +1,21 @@
 """Tables from the metrics of finished runs: mean (sd) over seeds, the published figure beside it."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from reporting.runs import METRICS, Run, published_figures, runs_of_rows
-from reporting.table_formats import Cells, number, write_printed
+from evaluation.metric_catalogue import CATALOGUE
+from published import PublishedResult, published_result
+from reporting.levels import LEVELS, SLICE, Level
+from reporting.run_settings import settings_note
+from reporting.runs import METRICS, Run, first_run, runs_of_rows
+from reporting.table_formats import Note, PrintedTable, Text, format_number
 from utils import write_rows
 
-# What else a table needs to be read by, beside its rows' own losses and alphas.
-PRINTED_SETTINGS = (
-    "network", "width", "epochs", "batch_size", "lr", "alpha_step", "selection", "lr_rule", "distance_map",
-)
-EPOCHS = {"best": "that of the best validation DSC", "last": "the last"}
-GRIDS = {"sliced": "the sliced grid", "native": "the scans' own grid"}
 TABLE_COLUMNS = (
     "row",
     "class",
@@ -31,89 +29,97 @@ TABLE_COLUMNS = (
     *(f"published_{name}{sd}" for name in METRICS for sd in ("", "_sd")),
     *(f"difference_{name}" for name in METRICS),
     "published_source",
+    "differs_from_published",
 )
 
 
 @dataclass(frozen=True)
-class Level:
-    """Where metrics are computed: over whole volumes, as MedIA 2021 has them, or over slices, as MIDL 2019."""
+class Estimate:
+    """A mean over seeds and their sample sd, which is nan for one seed."""
 
-    printed: tuple[tuple[str, str, int], ...]  # metric, its name in print, digits
-    footnote: str
+    mean: float
+    sd: float
 
-
-EMPTY_RULE = (
-    "Where the prediction is empty (missed) or the reference alone is (false alarm), DSC is 0 and a distance the "
-    "grid's diagonal; both empty: DSC 1, 0 mm. Missed and false alarms count volumes of all seeds. A row is collapsed "
-    "where every prediction of every seed is empty."
-)
-LEVELS = {
-    "volume": Level(
-        printed=(("dsc", "DSC", 3), ("hd95_mm", "HD95 (mm)", 2)),
-        footnote="Mean over the validation volumes (3D), then mean (sample sd) over seeds; HD95 pools the surface "
-        "distances of both directions. " + EMPTY_RULE,
-    ),
-    "slice": Level(
-        printed=(("dsc", "DSC (slices)", 3), ("hd_mm", "HD (slices, mm)", 3)),
-        footnote="Mean over the validation slices (2D), then mean (sample sd) over seeds. " + EMPTY_RULE,
-    ),
-}
+    def printed(self, digits: int) -> str:
+        """``mean (sd)``, or the one that there is."""
+        mean = format_number(self.mean, digits)
+        return mean if math.isnan(self.mean) or math.isnan(self.sd) else f"{mean} ({format_number(self.sd, digits)})"
 
 
-def seed_mean(run: Run, class_name: str, name: str, level: str) -> float:
+@dataclass(frozen=True)
+class Summary:
+    """What a row's runs reached in one class; a row without an evaluated run has no seeds, class and metrics."""
+
+    row: str
+    class_name: str = ""
+    seeds: tuple[int, ...] = ()
+    cases: int = 0
+    metrics: Mapping[str, Estimate] = field(default_factory=dict)
+    missed: int = 0                                 # volumes, of all seeds
+    false_alarms: int = 0
+    collapsed: bool = False                         # every prediction of every seed is empty
+    voxel_share: float | None = None
+    published: PublishedResult | None = None
+    differs: tuple[str, ...] = ()                   # in what the runs are not the paper's
+
+    def published_estimate(self, metric: str) -> Estimate | None:
+        found = self.published.values.get(metric) if self.published else None
+        return Estimate(*found) if found else None
+
+    def difference(self, metric: str) -> float | None:
+        """Ours minus the published mean; None where the runs are not the paper's."""
+        published = self.published_estimate(metric)
+        if published is None or metric not in self.metrics or self.differs:
+            return None
+        return self.metrics[metric].mean - published.mean
+
+    def hides(self, metric: str) -> bool:
+        """Whether the metric says nothing: a collapsed row's distances are diagonals of the grid."""
+        return self.collapsed and CATALOGUE[metric].is_length
+
+
+def seed_mean(run: Run, class_name: str, metric: str, level: Level) -> float:
     """The mean of a metric over one run's volumes, or over all their slices."""
-    table = run.table(level)
-    table = table[table["class"] == class_name]
-    return float(np.average(table[name], weights=table["n_slices"] if level == "slice" else None))
+    table = run.of_class(class_name, level.name)
+    return float(np.average(table[metric], weights=table["n_slices"] if level is SLICE else None))
 
 
-def summarise(runs: Sequence[Run], class_name: str, level: str) -> dict:
+def summarise(runs: Sequence[Run], class_name: str, level: Level) -> Summary:
     """Mean and sd over seeds of the mean over volumes or slices, for one class."""
-    every = pd.concat([run.metrics[run.metrics["class"] == class_name] for run in runs])
-    line = {"class": class_name, "seeds": " ".join(str(run.seed) for run in runs), "cases": len(every) // len(runs)}
+    every = pd.concat([run.of_class(class_name) for run in runs])
+    cases = len(every) // len(runs)
+    metrics = {}
     for name in METRICS:
         means = [seed_mean(run, class_name, name, level) for run in runs]
-        line[name] = float(np.mean(means))
-        line[f"{name}_sd"] = float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
-    line["missed"] = int(((every.n_ref > 0) & (every.n_pred == 0)).sum())
-    line["false_alarms"] = int(((every.n_ref == 0) & (every.n_pred > 0)).sum())
-    line["collapsed"] = bool((every.n_pred == 0).all())
-    if "n_voxels" in every:
-        line["voxel_share"] = float(every.n_ref.sum() / every.n_voxels.sum())
-    return line
+        metrics[name] = Estimate(float(np.mean(means)), float(np.std(means, ddof=1)) if len(means) > 1 else math.nan)
+    published = published_result(runs[0].dataset, runs[0].row, class_name, level.name)
+    return Summary(
+        row=runs[0].row,
+        class_name=class_name,
+        seeds=tuple(run.seed for run in runs),
+        cases=cases,
+        metrics=metrics,
+        missed=int(((every.n_ref > 0) & (every.n_pred == 0)).sum()),
+        false_alarms=int(((every.n_ref == 0) & (every.n_pred > 0)).sum()),
+        collapsed=bool((every.n_pred == 0).all()),
+        voxel_share=float(every.n_ref.sum() / every.n_voxels.sum()) if "n_voxels" in every else None,
+        published=published,
+        differs=published.differs(runs[0].meta | runs[0].settings, cases) if published else (),
+    )
 
 
-def collect(found: dict[str, list[Run]], level: str) -> list[dict]:
-    """A line a row and class; a row without an evaluated run has a line without figures."""
-    dataset = next(run for runs in found.values() for run in runs).settings.get("dataset", "")
-    lines = []
+def summarise_rows(found: Mapping[str, Sequence[Run]], level: Level) -> list[Summary]:
+    """One summary per row and class; a row without an evaluated run has one without metrics."""
+    some = first_run(found)
+    summaries = []
     for row, runs in found.items():
-        classes = list(dict.fromkeys(runs[0].metrics["class"])) if runs else [""]
-        for name in classes:
-            summary = summarise(runs, name, level) if runs else {"class": "", "seeds": "", "cases": 0}
-            line = {"row": row, **summary, **published_figures(dataset, row, level)}
-            line |= {
-                f"difference_{metric}": line[metric] - line[f"published_{metric}"]
-                for metric in METRICS
-                if metric in line and f"published_{metric}" in line
-            }
-            lines.append(line)
-    return lines
-
-
-def describe_settings(found: dict[str, list[Run]]) -> str:
-    """What the runs share, or what each row has where they differ: a table of unlike runs says so."""
-    parts = []
-    for name in PRINTED_SETTINGS:
-        values = {row: runs[0].settings.get(name) for row, runs in found.items() if runs}
-        if len(set(values.values())) == 1:
-            parts.append(f"{name} {next(iter(values.values()))}")
+        if runs:
+            summaries += [summarise(runs, class_name, level) for class_name in runs[0].class_names]
         else:
-            parts.append(f"**{name} differs** ({', '.join(f'{row} {value}' for row, value in values.items())})")
-    # All runs of a table were measured alike.
-    measured = next(run for runs in found.values() for run in runs).measured
-    epoch = EPOCHS.get(measured.get("checkpoint"), "unknown")
-    return f"Settings: {', '.join(parts)}; epoch evaluated: {epoch}, on {GRIDS[measured.get('space', 'sliced')]}."
+            names = some.class_names
+            published = published_result(some.dataset, row, names[0], level.name) if len(names) == 1 else None
+            summaries.append(Summary(row, published=published))
+    return summaries
 
 
 def write_table(
@@ -121,75 +127,119 @@ def write_table(
 ) -> str:
     """Write NAME.csv, .md and .tex into ``results``; returns the text of the .md."""
     found = runs_of_rows(results, rows, seeds)
-    lines = collect(found, level)
-    write_rows(
-        results / f"{name}.csv", [{key: cell(line.get(key)) for key in TABLE_COLUMNS} for line in lines], TABLE_COLUMNS
-    )
-    header, body = layout(lines, LEVELS[level])
-    notes = [describe_settings(found), LEVELS[level].footnote]
+    summaries = summarise_rows(found, LEVELS[level])
+    write_rows(results / f"{name}.csv", [csv_line(summary) for summary in summaries], TABLE_COLUMNS)
     without = [row for row, runs in found.items() if not runs]
-    if without:
-        notes.insert(0, f"No finished run of {', '.join(without)}.")
-    return write_printed(results, name, header, body, notes)
+    notes: list[Note] = [[Text(f"No finished run of {', '.join(without)}.")]] if without else []
+    notes += [settings_note(found), [Text(LEVELS[level].footnote)]]
+    notes += [[Text(remark)] for remark in published_remarks(summaries)]
+    return printed_summaries(summaries, LEVELS[level], first_run(found).length_unit, notes).write(results, name)
 
 
-def cell(value) -> object:
-    """An empty cell stands for what is not there; zero never does."""
+def csv_line(summary: Summary) -> dict:
+    """A summary as the .csv has it: an empty cell for what is not there; zero never says that."""
+    line = {"row": summary.row, "class": summary.class_name, "seeds": " ".join(map(str, summary.seeds))}
+    line |= {"cases": summary.cases, "voxel_share": summary.voxel_share}
+    for name, estimate in summary.metrics.items():
+        line |= {name: estimate.mean, f"{name}_sd": estimate.sd}
+    if summary.seeds:
+        line |= {name: getattr(summary, name) for name in ("missed", "false_alarms", "collapsed")}
+    for name in METRICS:
+        published = summary.published_estimate(name)
+        if published:
+            line |= {f"published_{name}": published.mean, f"published_{name}_sd": published.sd}
+        line[f"difference_{name}"] = summary.difference(name)
+    if summary.published:
+        line |= {"published_source": summary.published.source, "differs_from_published": ", ".join(summary.differs)}
+    return {name: or_empty(line.get(name)) for name in TABLE_COLUMNS}
+
+
+def or_empty(value: object) -> object:
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
-def layout(lines: Sequence[dict], level: Level) -> tuple[list[str], list[Cells]]:
-    """Header and body of the printed table; each cell with whether it is the best of its column."""
-    several = len({line["class"] for line in lines if line["class"]}) > 1
-    has_published = any("published_dsc" in line for line in lines)
-    titles = [title for _, title, _ in level.printed]
-    header = ["row", *(["class", "share of voxels"] if several else []), *titles]
-    header += [f"{word} {title}" for word in ("published", "difference") for title in titles] if has_published else []
-    header += ["seeds", "missed", "false alarms"]
+def published_metrics(summaries: Sequence[Summary]) -> list[str]:
+    """The metrics that the papers have a figure of, for one of the rows."""
+    return [name for name in METRICS if any(summary.published_estimate(name) for summary in summaries)]
+
+
+def published_remarks(summaries: Sequence[Summary]) -> list[str]:
+    """What must be said beside the published figures of a table."""
+    remarks = {}
+    for published in (summary.published for summary in summaries if summary.published):
+        if published.sd_over != "runs":
+            remarks[f"The published sd ({published.source}) is over {published.sd_over}, ours over seeds."] = None
+        if published.remark:
+            remarks[published.remark] = None
+    return list(remarks)
+
+
+def printed_summaries(
+    summaries: Sequence[Summary], level: Level, length_unit: str, notes: Sequence[Note]
+) -> PrintedTable:
+    """The printed table, the best of each column in bold."""
+    several = len({summary.class_name for summary in summaries if summary.class_name}) > 1
+    published = published_metrics(summaries)
+    printed = list(dict.fromkeys([*level.metrics, *published]))
+    compared = [name for name in published if any(summary.difference(name) is not None for summary in summaries)]
+    differing = any(summary.differs for summary in summaries)
+    titles = {name: level.heading(name, length_unit) for name in printed}
+    header = ["row", *(["class", "share of voxels"] if several else []), *titles.values()]
+    header += [f"published {titles[name]}" for name in published]
+    header += [f"difference {titles[name]}" for name in compared]
+    header += [*(["differs from the paper in"] if differing else []), "seeds", "missed", "false alarms"]
     body = []
-    for line in lines:
-        runs = len(line["seeds"].split())
-        peers = [other for other in lines if other["class"] == line["class"] and not other.get("collapsed", True)]
-        cells = [(line["row"], False), *([(line["class"], False), (share(line), False)] if several else [])]
-        cells += [measured(line, name, digits, peers) for name, _, digits in level.printed]
-        if has_published:
-            cells += [(published(line, name), False) for name, _, _ in level.printed]
-            cells += [(difference(line, name, digits), False) for name, _, digits in level.printed]
-        cells += [(str(runs) if runs else "no run", False)]
-        cells += [
-            (f"{line[key]} of {line['cases'] * runs}" if runs else "", False) for key in ("missed", "false_alarms")
-        ]
-        body.append(cells)
-    return header, body
+    for summary in summaries:
+        cells = [Text(summary.row)]
+        cells += [Text(summary.class_name), Text(printed_share(summary))] if several else []
+        cells += [printed_estimate(summary, name, level, peers_of(summary, summaries)) for name in printed]
+        cells += [Text(printed_published(summary, name)) for name in published]
+        cells += [Text(printed_difference(summary, name, level)) for name in compared]
+        cells += [Text(", ".join(summary.differs))] if differing else []
+        body.append([*cells, *printed_counts(summary)])
+    return PrintedTable(header, body, notes)
 
 
-def share(line: dict) -> str:
-    return f"{100 * line['voxel_share']:.3g} %" if "voxel_share" in line else ""
+def printed_counts(summary: Summary) -> list[Text]:
+    """How many seeds, missed lesions and false alarms."""
+    if not summary.seeds:
+        return [Text("no run"), Text(""), Text("")]
+    volumes = summary.cases * len(summary.seeds)
+    counts = [f"{count} of {volumes}" for count in (summary.missed, summary.false_alarms)]
+    return [Text(str(len(summary.seeds))), *map(Text, counts)]
 
 
-def measured(line: dict, name: str, digits: int, peers: Sequence[dict]) -> tuple[str, bool]:
-    """A cell of ours, and whether none of the peers is better; a collapsed row has no distance worth the name."""
-    if name not in line:
-        return "", False
-    if line["collapsed"] and name != "dsc":
-        return f"collapsed ({line['missed']} missed)", False
-    best = max if name == "dsc" else min
-    is_best = len(peers) > 1 and not line["collapsed"] and line[name] == best(peer[name] for peer in peers)
-    return mean_sd(line[name], line[f"{name}_sd"], digits), is_best
+def printed_share(summary: Summary) -> str:
+    return "" if summary.voxel_share is None else f"{100 * summary.voxel_share:.3g} %"
 
 
-def published(line: dict, name: str) -> str:
-    if f"published_{name}" not in line:
+def peers_of(summary: Summary, summaries: Sequence[Summary]) -> list[Summary]:
+    """The summaries among which a row can be the best: those of its class that have not collapsed."""
+    return [
+        other for other in summaries
+        if other.class_name == summary.class_name and other.metrics and not other.collapsed
+    ]
+
+
+def printed_estimate(summary: Summary, metric: str, level: Level, peers: Sequence[Summary]) -> Text:
+    """A cell of ours, in bold where none of the peers is better."""
+    if metric not in summary.metrics:
+        return Text("")
+    if summary.hides(metric):
+        return Text(f"collapsed ({summary.missed} missed)")
+    best = max if CATALOGUE[metric].higher_is_better else min
+    ours = summary.metrics[metric]
+    is_best = len(peers) > 1 and not summary.collapsed and ours.mean == best(p.metrics[metric].mean for p in peers)
+    return Text(ours.printed(level.digits_of(metric)), is_best)
+
+
+def printed_published(summary: Summary, metric: str) -> str:
+    published = summary.published_estimate(metric)
+    return published.printed(3) if published else ""
+
+
+def printed_difference(summary: Summary, metric: str, level: Level) -> str:
+    difference = summary.difference(metric)
+    if difference is None or summary.hides(metric):
         return ""
-    return mean_sd(line[f"published_{name}"], line[f"published_{name}_sd"], 3)
-
-
-def difference(line: dict, name: str, digits: int) -> str:
-    """Ours minus the published mean."""
-    if f"difference_{name}" not in line or (line["collapsed"] and name != "dsc"):
-        return ""
-    return number(line[f"difference_{name}"], digits, signed=True)
-
-
-def mean_sd(mean: float, sd: float, digits: int) -> str:
-    return number(mean, digits) + ("" if math.isnan(mean) or math.isnan(sd) else f" ({number(sd, digits)})")
+    return format_number(difference, level.digits_of(metric), signed=True)

@@ -3,16 +3,23 @@
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sliced_data.slices import Case, Layout
+from sliced_data.slices import PartFiles, SlicedCase
 from utils import InputError, current_word, read_json, read_rows
 
 FORMAT = 1
-CASE_NUMBERS = {"n_slices": int, "spacing_x_mm": float, "spacing_y_mm": float, "spacing_z_mm": float}
+PARTS = ("train", "val")
+KINDS = ("image", "label", "phi2d", "phi3d")
+# Facts that older data sets do not state, and what was true of them.
+DEFAULTS = {
+    "layout": None, "unit": "mm", "normalise": "minmax", "fit": "resize", "spacing": None, "max_share": None,
+    "classes": None,
+}
 
 
 @dataclass(frozen=True)
@@ -24,10 +31,12 @@ class Meta:
     size: int
     class_names: tuple[str, ...]
     modalities: tuple[str, ...]
-    convention: str     # of the stored distance maps: "paper" or "reference"
-    cases: tuple[Case, ...]
+    convention: str     # of the stored distance maps: "paper" or "authors"
+    unit: str           # of spacings and distances: "mm" or "px"
+    cases: tuple[SlicedCase, ...]
     fingerprint: str
     source: str | None  # where the raw data were
+    facts: dict         # meta.json, with the defaults of what it does not state
 
 
 def read_meta(root: Path) -> Meta:
@@ -37,12 +46,9 @@ def read_meta(root: Path) -> Meta:
     meta = read_json(root / "meta.json")
     if meta.get("format") != FORMAT:
         raise InputError(f"{root / 'meta.json'}: expected format {FORMAT}, found {meta.get('format')}; slice again")
-    rows = read_rows(root / "cases.csv", ("case_id", "split", *CASE_NUMBERS))
-    # What was sliced and how, not from where or with which versions: the same slices made anew are the same data.
-    described = json.dumps(
-        {key: value for key, value in meta.items() if key not in ("source", "versions")}, sort_keys=True
-    )
-    digest = hashlib.sha256(described.encode() + (root / "cases.csv").read_bytes())
+    facts = state_facts(meta)
+    spacing = spacing_columns(facts["unit"])
+    rows = read_rows(root / "cases.csv", ("case_id", "split", "n_slices", *spacing))
     check_cases(rows, root / "cases.csv")
     try:
         if int(meta["size"]) < 16 or int(meta["size"]) % 8:
@@ -54,13 +60,42 @@ def read_meta(root: Path) -> Meta:
             class_names=tuple(meta["class_names"]),
             modalities=tuple(meta["modalities"]),
             convention=current_word(meta["distance_map"]),
-            cases=tuple(parse_case(row, root / "cases.csv") for row in rows),
-            fingerprint=digest.hexdigest(),
+            unit=facts["unit"],
+            cases=tuple(parse_case(row, spacing, root / "cases.csv") for row in rows),
+            fingerprint=fingerprint(meta, (root / "cases.csv").read_bytes()),
             source=meta.get("source"),
+            facts=facts,
         )
     except (KeyError, TypeError, ValueError) as error:
         expected = "dataset, size, class_names, modalities and distance_map"
         raise InputError(f"{root / 'meta.json'}: expected {expected}, found {error!r}") from None
+
+
+def state_facts(meta: dict) -> dict:
+    """The content of meta.json with what older data sets do not state, in the names of today."""
+    facts = {**DEFAULTS, **meta}
+    if "distance_map" in facts:
+        facts["distance_map"] = current_word(facts["distance_map"])
+    return facts
+
+
+def fingerprint(meta: dict, cases: bytes) -> str:
+    """A digest of what was sliced and how, not of the raw data's place or versions: the same slices are the same data.
+
+    Of the facts as the first data sets stated them, so that one keeps its fingerprint when it is sliced again.
+    """
+    described = {
+        key: value for key, value in meta.items()
+        if key not in ("source", "versions") and (key not in DEFAULTS or value != DEFAULTS[key])
+    }
+    if described.get("distance_map") == "authors":
+        described["distance_map"] = "reference"
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode() + cases).hexdigest()
+
+
+def spacing_columns(unit: str) -> tuple[str, str, str]:
+    """The columns of cases.csv that hold the spacing of the sliced grid."""
+    return f"spacing_x_{unit}", f"spacing_y_{unit}", f"spacing_z_{unit}"
 
 
 def check_cases(rows: list[dict[str, str]], path: Path) -> None:
@@ -74,19 +109,18 @@ def check_cases(rows: list[dict[str, str]], path: Path) -> None:
         seen.add(row["case_id"])
 
 
-def parse_case(row: dict[str, str], path: Path) -> Case:
+def parse_case(row: dict[str, str], columns: Sequence[str], path: Path) -> SlicedCase:
+    expected = f"{', '.join(('n_slices', *columns))}"
     try:
-        numbers = {name: kind(row[name]) for name, kind in CASE_NUMBERS.items()}
+        n_slices, *spacing = int(row["n_slices"]), *(float(row[column]) for column in columns)
     except ValueError:
-        expected = ", ".join(CASE_NUMBERS)
         raise InputError(f"{path}: {row['case_id']}: expected numbers in {expected}, found {row}") from None
-    if not all(0 < number < math.inf for number in numbers.values()):
-        raise InputError(f"{path}: {row['case_id']}: expected positive numbers in {', '.join(numbers)}, found {row}")
-    spacing = tuple(numbers[f"spacing_{axis}_mm"] for axis in "xyz")
-    return Case(row["case_id"], row["split"], numbers["n_slices"], spacing)
+    if not all(0 < number < math.inf for number in (n_slices, *spacing)):
+        raise InputError(f"{path}: {row['case_id']}: expected positive numbers in {expected}, found {row}")
+    return SlicedCase(row["case_id"], row["split"], n_slices, (spacing[0], spacing[1], spacing[2]))
 
 
-def part_layout(meta: Meta, part: str, *, maps: str | None = None, convention: str | None = None) -> Layout:
+def part_files(meta: Meta, part: str, *, maps: str | None = None, convention: str | None = None) -> PartFiles:
     """What ``part`` ("train" or "val") consists of.
 
     ``maps`` is "phi2d", "phi3d", one of the region-wise kinds ("rrw", "boundary", "ac", "cao"), or None. Signed
@@ -100,4 +134,4 @@ def part_layout(meta: Meta, part: str, *, maps: str | None = None, convention: s
     stored = {"image": ((len(meta.modalities), *grid), np.dtype(np.float16)), "label": (grid, np.dtype(np.uint8))}
     if maps in ("phi2d", "phi3d") and convention in (None, meta.convention):
         stored[maps] = ((len(meta.class_names), *grid), np.dtype(np.float16))
-    return Layout(meta.root / part, cases, names, stored, maps, convention, len(meta.class_names))
+    return PartFiles(meta.root / part, cases, names, stored, maps, convention, len(meta.class_names))

@@ -16,8 +16,8 @@ from utils import InputError
 
 
 @dataclass(frozen=True)
-class Case:
-    """One line of cases.csv that the loader needs; spacing of the sliced grid in mm, in array-axis order."""
+class SlicedCase:
+    """One line of cases.csv that the loader needs; spacing of the sliced grid in mm or px, in array-axis order."""
 
     case_id: str
     split: str
@@ -26,11 +26,11 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PartFiles:
     """What one part (train or val) of a data set consists of."""
 
     folder: Path
-    cases: tuple[Case, ...]
+    cases: tuple[SlicedCase, ...]
     names: tuple[str, ...]          # of its slices, in the order of the cases
     stored: dict[str, tuple[tuple[int, ...], np.dtype]]     # kind -> shape and dtype of one slice
     maps: str | None                # "phi2d", "phi3d", one of the region-wise kinds, or None
@@ -55,11 +55,11 @@ class Layout:
         return self.folder / kind / f"{self.names[index]}.npy"
 
     def spacing(self) -> Tensor:
-        """In-plane spacing (N, 2) in mm of every slice."""
+        """In-plane spacing (N, 2) of every slice."""
         rows = [case.spacing[:2] for case in self.cases for _ in range(case.n_slices)]
         return torch.tensor(rows, dtype=torch.float32)
 
-    def case_ranges(self) -> Iterator[tuple[Case, slice]]:
+    def case_ranges(self) -> Iterator[tuple[SlicedCase, slice]]:
         """Each case with its place along N."""
         start = 0
         for case in self.cases:
@@ -67,9 +67,10 @@ class Layout:
             start += case.n_slices
 
 
-def compute_maps(layout: Layout, case: Case, label: np.ndarray, out: np.ndarray) -> None:
+def compute_maps(files: PartFiles, case: SlicedCase, label: np.ndarray, out: np.ndarray) -> None:
     """Fill ``out`` (Z, K, H, W) with maps that are not on the disk; label (Z, H, W), whole for phi3d."""
-    classes, maps, convention = layout.classes, layout.maps, layout.convention
+    classes, maps = files.classes, files.maps
+    convention = files.convention or "paper"
     if maps == "phi3d":
         spacing = (case.spacing[2], *case.spacing[:2])
         out[...] = distance_maps(label, classes, spacing, convention=convention).swapaxes(0, 1)
@@ -90,21 +91,21 @@ def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     return file.getvalue()
 
 
-def read_slice(layout: Layout, kind: str, index: int, out: np.ndarray) -> None:
+def read_slice(files: PartFiles, kind: str, index: int, out: np.ndarray) -> None:
     """Read one .npy file into ``out`` (contiguous), checked against its shape and dtype and for its values."""
-    path, header = layout.path(kind, index), npy_header(out.shape, out.dtype)
+    path, header = files.path(kind, index), npy_header(out.shape, out.dtype)
     try:
         with open(path, "rb", buffering=0) as file:
-            # np.load would read the same bytes into an array of its own; it is left the files that look otherwise.
+            # np.load would read the same bytes into an array of its own; it reads files with other headers.
             whole = file.read(len(header)) == header and file.readinto(out) == out.nbytes
     except OSError as error:
         raise InputError(f"{path}: expected a readable slice, found {error}") from None
     if not whole:
         load_other(path, out)
     if kind == "label":
-        if out.max() >= layout.classes:
+        if out.max() >= files.classes:
             found = f"{out.max()} in {path.parent}"
-            raise InputError(f"{layout.names[index]}: expected classes 0 to {layout.classes - 1}, found {found}")
+            raise InputError(f"{files.names[index]}: expected classes 0 to {files.classes - 1}, found {found}")
     elif (out.view(np.uint16) & 0x7FFF).max() >= 0x7C00:
         # float16 with every bit of the exponent set; a tenth of np.isfinite's time.
         raise InputError(f"{path}: expected finite values, found NaN or infinity")

@@ -1,7 +1,5 @@
 """Raw volumes -> 2D slices with 2D and 3D signed distance maps (Kervadec et al. 2021, 3.3 and 3.5)."""
 
-import argparse
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -17,75 +15,71 @@ import numpy as np
 import torch
 
 from boundary_loss.distance import distance_maps
-from environment.provenance import PACKAGES, package_version
-from raw_data import DATASETS, read_case
 from raw_data.dataset import Case
 from raw_data.volumes import Volume
-from sliced_data.meta import FORMAT
-from slicing.resampling import resize, scale
+from sliced_data.writing import new_folder, write_case, write_description
+from slicing.grid import resize_volume
+from slicing.normalisation import NORMALISATIONS
+from slicing.options import Options
+from slicing.selection import select
 from slicing.splits import choose_split
-from utils import (
-    StoppedError,
-    naming,
-    progress,
-    write_json,
-    write_rows,
-)
+from utils import InputError, StoppedError, progress
 
-KINDS = ("image", "label", "phi2d", "phi3d")
-CASE_COLUMNS = (
-    "case_id", "patient_id", "split", "n_slices", "n_lesion_slices",
-    "spacing_x_mm", "spacing_y_mm", "spacing_z_mm", "size_x", "size_y", "source",
-)
+LARGEST = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
 class SliceJob:
     """What one worker needs to slice one case."""
 
-    dataset: str
+    options: Options
     case: Case
     split: str
     folder: Path
-    size: int
-    convention: str
 
 
 def slice_case(job: SliceJob) -> dict:
     """Write every slice of one case; returns its line of cases.csv, and a digest of what was written."""
     torch.set_num_threads(1)
-    raw = read_case(job.dataset, job.case)
-    volume = resize(Volume(scale(raw.image), raw.label, raw.spacing), job.size)
-    classes = len(DATASETS[job.dataset].class_names)
-    phi3d = distance_maps(volume.label, classes, volume.spacing, convention=job.convention)    # (K, X, Y, Z)
-    digest = hashlib.sha256()
+    options = job.options
+    raw = options.raw.read_case(job.case)
+    volume = slice_volume(job.case, raw, options)
+    classes, convention = len(options.raw.class_names), options.distance_map
+    phi3d = distance_maps(volume.label, classes, volume.spacing, convention=convention)    # (K, X, Y, Z)
+    slices = []
     for z in range(volume.label.shape[2]):
         label = np.ascontiguousarray(volume.label[:, :, z])
-        phi2d = distance_maps(label, classes, volume.spacing[:2], convention=job.convention)   # (K, X, Y)
-        arrays = {
-            "image": volume.image[..., z].astype(np.float16),
-            "label": label,
-            "phi2d": phi2d.astype(np.float16),
-            "phi3d": phi3d[..., z].astype(np.float16),
-        }
-        for kind in KINDS:
-            array = np.ascontiguousarray(arrays[kind])
-            path = job.folder / job.split / kind / f"{job.case.case_id}_{z:04d}.npy"
-            with naming(path):
-                np.save(path, array)
-            digest.update(array)
+        slices.append({
+            "image": volume.image[..., z].astype(np.float16),                              # (C, X, Y)
+            "label": label,                                                                # (X, Y)
+            "phi2d": distance_maps(label, classes, volume.spacing[:2], convention=convention).astype(np.float16),
+            "phi3d": phi3d[..., z].astype(np.float16),                                     # (K, X, Y)
+        })
     return {
-        "digest": digest.hexdigest(),
+        "digest": write_case(job.folder / job.split, job.case.case_id, slices),
         "case_id": job.case.case_id,
         "patient_id": job.case.patient_id or job.case.case_id,
         "split": job.split,
-        "n_slices": volume.label.shape[2],
+        "n_slices": len(slices),
         "n_lesion_slices": int((volume.label > 0).any(axis=(0, 1)).sum()),
-        **{f"spacing_{axis}_mm": round(mm, 6) for axis, mm in zip("xyz", volume.spacing, strict=True)},
+        **{f"spacing_{axis}": value for axis, value in zip("xyz", volume.spacing, strict=True)},
         "size_x": raw.label.shape[0],
         "size_y": raw.label.shape[1],
         "source": job.case.source,
     }
+
+
+def slice_volume(case: Case, raw: Volume, options: Options) -> Volume:
+    """The volume as it is sliced: normalised, on the sliced grid."""
+    image = NORMALISATIONS[options.normalise](raw.image)
+    if max(-image.min(), image.max()) > LARGEST:
+        found = f"{image.min():g} to {image.max():g}; use another --normalise"
+        raise InputError(f"{case.case_id}: expected intensities that float16 can hold, found {found}")
+    volume = resize_volume(Volume(image, raw.label, raw.spacing), options.grid)
+    if options.raw.unit == "px":
+        # A pixel of the sliced grid is the unit, whatever the size of the image was.
+        return Volume(volume.image, volume.label, (1.0, 1.0, 1.0))
+    return volume
 
 
 def watch_parent() -> None:
@@ -99,7 +93,7 @@ def watch_parent() -> None:
 def slice_cases(jobs: Sequence[SliceJob], workers: int) -> list[dict]:
     """The lines of cases.csv, in the order of ``jobs``."""
     rows: dict[str, dict] = {}
-    # Nothing in the parent has started threads yet, so forking is safe; elsewhere it is not the default.
+    # No thread of the parent is left, so forking is safe; elsewhere it is not the default.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with progress(total=len(jobs), desc="slicing", unit="case") as bar:
         with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=watch_parent) as pool:
@@ -116,34 +110,27 @@ def slice_cases(jobs: Sequence[SliceJob], workers: int) -> list[dict]:
     return [rows[job.case.case_id] for job in jobs]
 
 
-def build(args: argparse.Namespace, cases: Sequence[Case], folder: Path) -> str:
-    """Fill ``folder`` with the sliced data set; returns a line that says what it holds."""
-    split, rule = choose_split(cases, args)
-    for part in ("train", "val"):
-        for kind in KINDS:
-            (folder / part / kind).mkdir(parents=True)
+def slice_dataset(options: Options, dest: Path, *, jobs: int) -> str:
+    """Make the sliced data set ``dest``; returns a line that says what it holds.
+
+    ``InputError`` where ``dest`` exists, and leaves nothing behind where it fails.
+    """
+    if dest.exists():
+        raise InputError(f"{dest}: expected a new folder, found it there already; remove it to slice again")
+    found = options.raw.find_cases(options.source)
+    cases = select(found, options)
+    split, rule = choose_split(cases, options)
     used = [case for case in cases if case.case_id in split]
-    jobs = [
-        SliceJob(args.dataset, case, split[case.case_id], folder, args.size, args.distance_map) for case in used
-    ]
-    rows = slice_cases(jobs, args.jobs)
-    dataset = DATASETS[args.dataset]
-    content = hashlib.sha256("".join(row.pop("digest") for row in rows).encode()).hexdigest()
-    write_rows(folder / "cases.csv", rows, CASE_COLUMNS)
-    write_json(folder / "meta.json", {
-        "format": FORMAT,
-        "dataset": args.dataset,
-        "size": args.size,
-        "class_names": list(dataset.class_names),
-        "modalities": list(dataset.modalities),
-        "distance_map": args.distance_map,
-        "split": rule,
-        "slices": {part: sum(row["n_slices"] for row in rows if row["split"] == part) for part in ("train", "val")},
-        "content": content,
-        "source": str(args.source),
-        "versions": {name: package_version(name) for name in PACKAGES},
-    })
-    left_out = f", {len(cases) - len(used)} cases in neither list" if len(used) < len(cases) else ""
+    with new_folder(dest) as folder:
+        rows = slice_cases([SliceJob(options, case, split[case.case_id], folder) for case in used], jobs)
+        write_description(folder, rows, {
+            **options.facts(), "class_names": list(options.raw.class_names),
+            "modalities": list(options.raw.modalities), "unit": options.raw.unit, "split": rule,
+            "source": str(options.source),
+        })
+    left_out = [(len(found) - len(cases), "left out"), (len(cases) - len(used), "in neither list")]
     counts = [(part, sum(row["split"] == part for row in rows)) for part in ("train", "val")]
-    slices = sum(row["n_slices"] for row in rows)
-    return f"{slices} slices, " + ", ".join(f"{n} cases for {part}" for part, n in counts) + left_out
+    return ", ".join((
+        f"{sum(row['n_slices'] for row in rows)} slices", *(f"{n} cases for {part}" for part, n in counts),
+        *(f"{n} cases {why}" for n, why in left_out if n),
+    ))

@@ -1,17 +1,15 @@
 """Which cases train and which validate."""
 
-import argparse
 import csv
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from raw_data import DATASETS
 from raw_data.dataset import Case
-from utils import (
-    InputError,
-    read_json,
-)
+from slicing.options import Options
+from slicing.selection import group_images, warn_of_same_images
+from utils import InputError, read_json
 
 
 def split_by_scan(case_ids: Sequence[str], n_val: int, seed: int) -> set[str]:
@@ -19,17 +17,38 @@ def split_by_scan(case_ids: Sequence[str], n_val: int, seed: int) -> set[str]:
     return set(random.Random(seed).sample(sorted(case_ids), n_val))
 
 
-def split_by_patient(cases: Sequence[Case], n_val: int, seed: int) -> set[str]:
-    """Validation cases without leakage: whole patients in seeded random order, as long as they fit ``n_val`` scans."""
-    scans: dict[str, list[str]] = {}
+def split_by_group(group_of: Mapping[str, str], n_val: int, seed: int) -> set[str]:
+    """Validation cases without leakage: whole groups in seeded random order, as long as they fit ``n_val`` cases.
+
+    ``group_of``: case id -> its patient, or what else must not be parted.
+    """
+    members: dict[str, list[str]] = {}
+    for case_id, group in group_of.items():
+        members.setdefault(group, []).append(case_id)
+    validation: set[str] = set()
+    for group in random.Random(seed).sample(sorted(members), len(members)):
+        if len(validation) + len(members[group]) <= n_val:
+            validation.update(members[group])
+    return validation
+
+
+def group_patients(cases: Sequence[Case], expected: str) -> dict[str, str]:
+    """case id -> patient; ``InputError`` where a case has none."""
     for case in cases:
         if case.patient_id is None:
-            raise InputError(f"{case.case_id}: expected a .json sidecar that names the patient, found none (--group)")
-        scans.setdefault(case.patient_id, []).append(case.case_id)
-    validation: set[str] = set()
-    for patient in random.Random(seed).sample(sorted(scans), len(scans)):
-        if len(validation) + len(scans[patient]) <= n_val:
-            validation.update(scans[patient])
+            raise InputError(f"{case.case_id}: expected {expected}, found none (--group)")
+    return {case.case_id: str(case.patient_id) for case in cases}
+
+
+def split_by_parity(cases: Sequence[Case]) -> set[str]:
+    """The validation cases of the region-wise paper: the odd numbers among patients (or cases, without patients)."""
+    validation = set()
+    for case in cases:
+        numbers = re.findall(r"\d+", case.patient_id or case.case_id)
+        if not numbers:
+            raise InputError(f"{case.case_id}: expected a number in its name to split by, found none; use --val")
+        if int(numbers[-1]) % 2:
+            validation.add(case.case_id)
     return validation
 
 
@@ -50,12 +69,11 @@ def read_split(path: Path) -> dict[str, list[str]]:
     return {"val": [line.strip() for line in lines if line.strip() and not line.startswith("#")]}
 
 
-def split_by_file(cases: Sequence[Case], path: Path) -> dict[str, str]:
-    """case id -> train or val, as the file says; without a train list, every other case trains."""
+def split_by_file(known: set[str], path: Path) -> dict[str, str]:
+    """case id -> train or val, as the file says of the ``known`` ones; without a train list, every other trains."""
     lists = read_split(path)
     if not set(lists) <= {"train", "val"} or not all(isinstance(ids, list) for ids in lists.values()):
         raise InputError(f"{path}: expected lists named train and val, found {', '.join(map(str, lists))}")
-    known = {case.case_id for case in cases}
     split: dict[str, str] = {}
     for part, case_ids in lists.items():
         for case_id in map(str, case_ids):
@@ -69,25 +87,43 @@ def split_by_file(cases: Sequence[Case], path: Path) -> dict[str, str]:
     return split
 
 
-def choose_split(cases: Sequence[Case], args: argparse.Namespace) -> tuple[dict[str, str], dict]:
+def choose_split(cases: Sequence[Case], options: Options) -> tuple[dict[str, str], dict]:
     """case id -> train or val, and the rule as meta.json keeps it."""
-    if args.split:
-        split = split_by_file(cases, args.split)
-        rule = {"rule": "file", "file": args.split.name}
-    else:
-        n_val = DATASETS[args.dataset].validation_cases if args.val is None else args.val
-        if not 0 < n_val < len(cases):
-            raise InputError(
-                f"{args.source}: expected more than {n_val} cases (--val {n_val} needs 1 to train on), "
-                f"found {len(cases)}" if n_val > 0 else f"--val: expected at least 1 case, found {n_val}"
-            )
-        if args.group == "patient":
-            validation = split_by_patient(cases, n_val, args.split_seed)
-        else:
-            validation = split_by_scan([case.case_id for case in cases], n_val, args.split_seed)
+    chosen = options.split
+    images = group_images(cases, options.raw) if options.raw.image_classes else {}
+    if chosen.file is not None:
+        split = split_by_file({case.case_id for case in cases}, chosen.file)
+        rule = {"rule": "file", "file": chosen.file.name}
+    elif chosen.rule == "parity":
+        validation = split_by_parity(cases)
         split = {case.case_id: "val" if case.case_id in validation else "train" for case in cases}
-        rule = {"rule": args.group, "seed": args.split_seed, "val": n_val}
+        rule = {"rule": "parity"}
+    else:
+        split, rule = split_at_random(cases, options, images)
     for part in ("train", "val"):
         if part not in split.values():
-            raise InputError(f"{args.split or args.source}: expected at least one case for {part}, found none")
+            raise InputError(f"{chosen.file or options.source}: expected at least one case for {part}, found none")
+    if chosen.rule != "image":
+        warn_of_same_images(images, split)
     return split, rule
+
+
+def split_at_random(
+    cases: Sequence[Case], options: Options, images: Mapping[str, str]
+) -> tuple[dict[str, str], dict]:
+    chosen = options.split
+    n_val = max(1, round(len(cases) / 5)) if chosen.val is None else chosen.val
+    if n_val >= len(cases):
+        raise InputError(
+            f"{options.source}: expected more than {n_val} cases (--val {n_val} needs 1 to train on), "
+            f"found {len(cases)}"
+        )
+    if chosen.rule == "patient":
+        validation = split_by_group(group_patients(cases, options.raw.patients), n_val, chosen.seed)
+    elif chosen.rule == "image":
+        validation = split_by_group(images, n_val, chosen.seed)
+    else:
+        validation = split_by_scan([case.case_id for case in cases], n_val, chosen.seed)
+    split = {case.case_id: "val" if case.case_id in validation else "train" for case in cases}
+    rule = {"rule": chosen.rule, "seed": chosen.seed, "val": n_val}
+    return split, rule if chosen.val is not None else rule | {"val_share": 0.2}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from PIL import Image
 
 from utils import run_command
 
@@ -69,6 +70,56 @@ def make_wmh(
             )
         save_nifti(root / case / "wmh.nii.gz", label, spacing)
     return root
+
+
+def make_acdc(
+    root: Path, patients=(1, 2, 3, 4), shape=(20, 26, 3), spacing=(1.5625, 1.5625, 10.0), folder="training"
+) -> Path:
+    """Frames 4 (end-diastole) and 11 (end-systole), and a 4D file that nothing reads."""
+    for number in patients:
+        rng, name = np.random.default_rng(number), f"patient{number:03d}"
+        for frame in (4, 11):
+            label = np.zeros(shape, np.uint8)
+            label[5:15, 8:18] = 2
+            label[8:12, 11:15] = 3
+            label[2:5, 8:18, 1:] = 1
+            image = rng.integers(0, 100, shape) + 50 * label + frame
+            stem = root / folder / name / f"{name}_frame{frame:02d}"
+            save_nifti(stem.with_name(f"{stem.name}.nii.gz"), image.astype(np.int16), spacing)
+            save_nifti(stem.with_name(f"{stem.name}_gt.nii.gz"), label, spacing)
+        (stem.parent / f"{name}_4d.nii.gz").write_bytes(b"large")
+        (stem.parent / "Info.cfg").write_text("ED: 4\nES: 11\nGroup: DCM\nHeight: 184.0\nNbFrame: 30\n")
+    return root
+
+
+def make_busi(root: Path) -> Path:
+    """Seven images: one coloured, one with two masks of which one is RGBA, one without tumour, two that are equal."""
+    sizes = {"benign (1)": (30, 20), "benign (2)": (24, 24), "benign (3)": (26, 22), "malignant (1)": (24, 24),
+             "malignant (2)": (40, 30), "normal (1)": (32, 20), "normal (2)": (20, 20)}
+    for number, (case, (width, height)) in enumerate(sizes.items()):
+        rng = np.random.default_rng(0 if case in ("benign (2)", "malignant (1)") else number + 1)
+        pixels = rng.integers(0, 256, (height, width), dtype=np.uint8)
+        mask = np.zeros((height, width), bool)
+        if not case.startswith("normal"):
+            mask[3:6, 5 : 7 + 3 * (case == "malignant (2)")] = True
+        image = Image.fromarray(pixels)
+        if case == "benign (1)":
+            image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        save_png(root, case, image)
+        save_png(root, f"{case}_mask", Image.fromarray(mask))
+        if case == "malignant (2)":
+            second = np.zeros((height, width, 4), np.uint8)
+            second[..., 3] = 255
+            second[20:25, 5:10, :3] = 255
+            save_png(root, f"{case}_mask_1", Image.fromarray(second))
+    return root
+
+
+def save_png(root: Path, name: str, image: Image.Image) -> Path:
+    path = root / "Dataset_BUSI_with_GT" / name.split()[0] / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return path
 
 
 def tree(root: Path) -> set[str]:

@@ -7,9 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from commands import evaluate
 from raw_files import call, isles_path, make_isles, make_wmh, save_nifti, tree
 
-import eval as evaluate
 import preprocess
 import train
 

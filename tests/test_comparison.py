@@ -3,11 +3,12 @@ import json
 
 import numpy as np
 import pytest
+from commands import evaluate
 from raw_files import call
 from scipy import stats
 
-import eval as evaluate
 from reporting import comparison
+from reporting.comparison import Protocol
 from utils import InputError
 
 HEADER = ("case_id", "class", "dsc", "hd95_mm", "hd_mm", "n_ref", "n_pred", "avd_percent")
@@ -40,7 +41,7 @@ def runs(tmp_path):
 
 
 def test_by_hand(runs):
-    text = comparison.write_comparison(runs, ["gdl", "better", "same"], "tests", baseline="gdl")
+    text = comparison.write_comparison(runs, ["gdl", "better", "same"], "tests", protocol=Protocol("gdl"))
     rows = {(row["row"], row["metric"]): row for row in csv.DictReader((runs / "tests.csv").open())}
     row = rows["better", "dsc"]
     # Mean over seeds gains 0.2, 0.3, 0.4, 0.5, 0.6: mean 0.4; 1 of 32 sign patterns is as large, 2 are in size.
@@ -62,7 +63,7 @@ def test_better_is_bold_only_below_five_per_cent(runs):
     many = {f"case_{i}": (0.5 + 0.01 * i, 9.0) for i in range(12)}
     write_run(runs / "a" / "seed0", many)
     write_run(runs / "b" / "seed0", {case: (dsc + 0.1, hd95) for case, (dsc, hd95) in many.items()})
-    text = comparison.write_comparison(runs, ["b"], "t", baseline="a", metrics=["dsc"])
+    text = comparison.write_comparison(runs, ["b"], "t", protocol=Protocol("a"), metrics=["dsc"])
     assert "**<0.001**" in text
 
 
@@ -75,20 +76,20 @@ def test_cases_that_do_not_pair_are_named(runs, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("rows", "options", "named"),
     [
-        (["better"], {"baseline": "none"}, "found none"),
-        (["gdl"], {"baseline": "gdl"}, "expected an evaluated run of a row beside gdl"),
-        (["better"], {"baseline": "gdl", "metrics": ["assd_mm"]}, "a column assd_mm, found none"),
-        (["better"], {"baseline": "gdl", "metrics": ["avd_percent"]}, "expected a avd_percent of every case"),
-        (["better"], {"baseline": "gdl", "level": "slice"}, "metrics_2d.csv, found none"),
+        (["better"], {"protocol": Protocol("none")}, "found none"),
+        (["gdl"], {}, "expected an evaluated run of a row beside gdl"),
+        (["better"], {"metrics": ["assd_mm"]}, "a column assd_mm, found none"),
+        (["better"], {"metrics": ["avd_percent"]}, "expected a avd_percent of every case"),
+        (["better"], {"protocol": Protocol("gdl", level="slice")}, "metrics_2d.csv, found none"),
     ],
 )
 def test_what_cannot_be_compared(runs, rows, options, named):
     with pytest.raises(InputError, match=named):
-        comparison.write_comparison(runs, rows, "t", **options)
+        comparison.write_comparison(runs, rows, "t", **{"protocol": Protocol("gdl"), **options})
     assert not list(runs.glob("t.*"))
 
 
 def test_a_row_without_a_run_is_listed(runs):
     (runs / "unfinished" / "seed0").mkdir(parents=True)
-    text = comparison.write_comparison(runs, ["better", "unfinished"], "t", baseline="gdl")
+    text = comparison.write_comparison(runs, ["better", "unfinished"], "t", protocol=Protocol("gdl"))
     assert "No finished run of unfinished." in text

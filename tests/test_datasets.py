@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from raw_files import isles_path, make_isles, make_wmh
 
-from raw_data import find_cases, read_case
+from raw_data import DATASETS
 from utils import InputError
 
 
@@ -21,19 +21,19 @@ def test_isles_folder_and_zip_give_the_same(tmp_path):
     folder = make_isles(tmp_path / "raw")
     (tmp_path / "zipped").mkdir()
     zip_folder(folder, tmp_path / "zipped" / "ISLES2018_Training.zip")
-    unpacked, zipped = find_cases("isles", folder), find_cases("isles", tmp_path / "zipped")
+    unpacked, zipped = DATASETS["isles"].find_cases(folder), DATASETS["isles"].find_cases(tmp_path / "zipped")
     assert [case.case_id for case in unpacked] == ["case_1", "case_10", "case_2"]  # plain string order
     assert [(c.case_id, c.patient_id, c.source) for c in unpacked] == [
         (c.case_id, c.patient_id, c.source) for c in zipped
     ]
     for one, other in zip(unpacked, zipped, strict=True):
-        a, b = read_case("isles", one), read_case("isles", other)
+        a, b = DATASETS["isles"].read_case(one), DATASETS["isles"].read_case(other)
         assert np.array_equal(a.image, b.image) and np.array_equal(a.label, b.label) and a.spacing == b.spacing
 
 
 def test_isles_values_channels_patients_and_spacing(tmp_path):
-    cases = find_cases("isles", make_isles(tmp_path / "raw"))
-    volume = read_case("isles", cases[0])
+    cases = DATASETS["isles"].find_cases(make_isles(tmp_path / "raw"))
+    volume = DATASETS["isles"].read_case(cases[0])
     for channel, modality in enumerate(("CT", "CT_CBF", "CT_CBV", "CT_MTT", "CT_Tmax")):
         stored = np.asarray(nib.load(isles_path(tmp_path / "raw", "case_1", modality)).dataobj)
         assert np.array_equal(volume.image[channel], stored)
@@ -61,8 +61,8 @@ def test_isles_old_names_and_junk(tmp_path):
     (label.parent / f"._{label.name}").write_bytes(b"resource fork")
     shutil.copytree(root / "TRAINING" / "case_1", root / "TESTING" / "case_1")
     (root / "ISLES2018_Testing.zip").write_bytes(b"a broken download that nobody needs")
-    (case,) = find_cases("isles", root)
-    assert read_case("isles", case).image.shape == (5, 16, 20, 3)
+    (case,) = DATASETS["isles"].find_cases(root)
+    assert DATASETS["isles"].read_case(case).image.shape == (5, 16, 20, 3)
 
 
 def test_wmh_old_and_new_layout(tmp_path):
@@ -76,22 +76,22 @@ def test_wmh_old_and_new_layout(tmp_path):
         shutil.copytree(new / "training" / case / "pre", new / "training" / case / "orig")
         shutil.copy(new / "training" / case / "pre" / "T1.nii.gz", new / "training" / case / "pre" / "3DT1.nii.gz")
     (new / "MANIFEST.TXT").write_text("stray")
-    a, b = find_cases("wmh", old), find_cases("wmh", new)
+    a, b = DATASETS["wmh"].find_cases(old), DATASETS["wmh"].find_cases(new)
     assert [case.case_id for case in a] == [case.case_id for case in b] == ["0", "100", "50"]
     assert b[1].source == "training/Amsterdam/GE3T/100"
     for one, other in zip(a, b, strict=True):
-        assert np.array_equal(read_case("wmh", one).image, read_case("wmh", other).image)
+        assert np.array_equal(DATASETS["wmh"].read_case(one).image, DATASETS["wmh"].read_case(other).image)
 
 
 def test_wmh_other_pathology_is_background(tmp_path):
-    case = find_cases("wmh", make_wmh(tmp_path / "raw"))[0]
+    case = DATASETS["wmh"].find_cases(make_wmh(tmp_path / "raw"))[0]
     stored = np.asarray(nib.load(tmp_path / "raw" / "Utrecht" / "0" / "wmh.nii.gz").dataobj)
-    label = read_case("wmh", case).label
+    label = DATASETS["wmh"].read_case(case).label
     assert set(np.unique(stored)) == {0, 1, 2} and np.array_equal(label, stored == 1)
 
 
 def test_headers_may_differ_as_the_real_ones_do(tmp_path):
-    case = find_cases("wmh", make_wmh(tmp_path / "raw", cases=("Utrecht/0",)))[0]
+    case = DATASETS["wmh"].find_cases(make_wmh(tmp_path / "raw", cases=("Utrecht/0",)))[0]
     path = case.images[1].path
     image = nib.load(path)
     voxels = np.asarray(image.dataobj)
@@ -100,13 +100,13 @@ def test_headers_may_differ_as_the_real_ones_do(tmp_path):
         changed.header.set_zooms((1.2 + difference, 0.98, 3.0))
         nib.save(changed, path)
         if fits:
-            read_case("wmh", case)
+            DATASETS["wmh"].read_case(case)
         else:
             with pytest.raises(InputError, match=r"0: expected spacing \(1.2, 0.98, 3.0\) mm, found \(1.201, .*T1"):
-                read_case("wmh", case)
+                DATASETS["wmh"].read_case(case)
 
 
 def test_one_case_in_two_folders_is_named(tmp_path):
     root = make_wmh(tmp_path / "raw", cases=("Utrecht/7", "Singapore/7"))
     with pytest.raises(InputError, match="7: expected one folder of this case, found Singapore/7 and Utrecht/7"):
-        find_cases("wmh", root)
+        DATASETS["wmh"].find_cases(root)

@@ -8,10 +8,10 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from commands import evaluate
 from raw_files import call, make_isles, tree
 from training_runs import SMALL, assert_same_run, run
 
-import eval as evaluate
 import preprocess
 import train
 import utils

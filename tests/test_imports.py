@@ -9,11 +9,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # Lowest first. A module imports from levels below its own and from its own folder.
 LEVELS = (
     ("utils", "networks", "boundary_loss"),
-    ("environment", "raw_data"),
+    ("environment", "raw_data", "published"),
     ("sliced_data",),
     ("slicing", "dataloader", "losses"),
     ("training",),
-    ("evaluation", "reporting"),
+    ("evaluation",),
+    ("reporting",),
     ("preprocess", "train", "eval"),
     ("scripts",),
 )

@@ -9,6 +9,7 @@ from torch import nn
 from training_runs import run
 
 from sliced_data.meta import read_meta
+from training.checks import check_settings
 from training.lr_rules import LR_RULES
 from training.settings import PAPER, Settings
 from training.trainer import Trainer, build_objective, build_optimiser
@@ -136,6 +137,8 @@ def test_a_schedule_has_epochs_of_its_own():
     [
         ({"contour_alone_weight": 0.0}, "--contour-alone-weight: expected a positive number, found 0.0"),
         ({"contour_alone_weight": float("nan")}, "--contour-alone-weight: expected a positive number, found nan"),
+        ({"width": 0}, "--width: expected at least 1, found 0"),
+        ({"alpha": "steep"}, "--alpha: expected one of constant, .*, found steep"),
         ({"betas": (0.9, 1.0)}, "--betas: expected two numbers from 0 to below 1, found \\(0.9, 1.0\\)"),
         ({"weight_decay": -1.0}, "--weight-decay: expected a number of at least 0, found -1.0"),
         ({"gradient_clip": 0.0}, "--gradient-clip: expected a positive number, found 0.0"),
@@ -144,4 +147,4 @@ def test_a_schedule_has_epochs_of_its_own():
 )
 def test_settings_out_of_range(settings, message):
     with pytest.raises(InputError, match=message):
-        replace(PAPER, **settings)
+        check_settings(replace(PAPER, **settings))

@@ -8,12 +8,13 @@ from raw_files import make_isles, make_wmh, tree
 from scipy import ndimage
 
 import preprocess
-from raw_data import find_cases, read_case
+from raw_data import DATASETS
 from raw_data.dataset import Case
 from raw_data.files import RawFile
 from raw_data.volumes import Volume
-from slicing.resampling import resize, scale
-from slicing.splits import split_by_patient, split_by_scan
+from slicing.grid import Grid, resize_volume
+from slicing.normalisation import scale
+from slicing.splits import group_patients, split_by_group, split_by_scan
 
 ROOT = Path(preprocess.__file__).parent
 
@@ -62,7 +63,7 @@ def test_maps_are_scipys(sliced):
 
 
 def test_scaling_is_by_each_whole_volume(tmp_path):
-    raw = read_case("isles", find_cases("isles", make_isles(tmp_path / "raw"))[0])
+    raw = DATASETS["isles"].read_case(DATASETS["isles"].find_cases(make_isles(tmp_path / "raw"))[0])
     scaled = scale(raw.image)
     for before, after in zip(raw.image.astype(np.float64), scaled, strict=True):
         assert np.allclose(after, (before - before.min()) / (before.max() - before.min()), atol=1e-6)
@@ -73,7 +74,7 @@ def test_resize_is_linear_without_antialiasing():
     rng = np.random.default_rng(0)
     image = rng.random((1, 6, 10, 2), dtype=np.float32)
     label = (rng.random((6, 10, 2)) > 0.6).astype(np.uint8)
-    resized = resize(Volume(image, label, (1.0, 2.0, 3.0)), 8)
+    resized = resize_volume(Volume(image, label, (1.0, 2.0, 3.0)), Grid(8))
     assert resized.spacing == (0.75, 2.5, 3.0)
     # The centre of output pixel i lies at (i + 0.5) * n / 8 - 0.5 in input pixels.
     x, y = ((np.arange(8) + 0.5) * n / 8 - 0.5 for n in (6, 10))
@@ -97,11 +98,10 @@ def test_the_authors_split_of_wmh():
 
 
 def test_split_by_patient_keeps_patients_whole():
-    cases = [
-        Case(f"case_{n}", f"Train_{n // 2:02d}" if n < 30 else f"Train_{n}", (), RawFile(ROOT), "") for n in range(40)
-    ]
+    patients = [f"Train_{n // 2:02d}" if n < 30 else f"Train_{n}" for n in range(40)]
+    cases = [Case(f"case_{n}", patient, (), (RawFile(ROOT),), "") for n, patient in enumerate(patients)]
     for seed in range(5):
-        validation = split_by_patient(cases, 7, seed)
+        validation = split_by_group(group_patients(cases, "a patient"), 7, seed)
         assert 6 <= len(validation) <= 7
         patients = {part: {c.patient_id for c in cases if (c.case_id in validation) == part} for part in (True, False)}
         assert not patients[True] & patients[False]

@@ -7,10 +7,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from browser import Browser, find_browser
+from commands import evaluate
 from PIL import Image
 from raw_files import call, make_isles
 
-import eval as evaluate
 import preprocess
 from reporting import page as report_page
 from reporting.page_html import script_json
@@ -89,7 +89,7 @@ def page(finished):
     return report_page.write_report(finished, ["gdl", "shifted"])
 
 
-class Cells(HTMLParser):
+class PageTables(HTMLParser):
     """The tables of a page: text and data-value of each cell, by the table's id."""
 
     def __init__(self, text):
@@ -116,7 +116,7 @@ class Cells(HTMLParser):
 
 
 def test_the_tables_have_the_numbers_of_the_files(page, finished):
-    found = Cells(page.read_text()).tables
+    found = PageTables(page.read_text()).tables
     header, *lines = found["case-table"]
     values = {title: place for place, (title, _) in enumerate(header)}
     assert len(lines) == 6
@@ -132,7 +132,7 @@ def test_the_tables_have_the_numbers_of_the_files(page, finished):
     header, gdl, shifted = [[text for text, _ in line] for line in found["summary-table"]]
     assert dict(zip(header, gdl)) == {
         "row": "gdl", "class": "lesion", "DSC": "0.525 (0.071)", "published DSC": "0.511 (0.016)",
-        "difference DSC": "+0.014", "difference HD95 (mm)": "+24.62",
+        "differs from the paper in": "3 epochs, size 32 x 32, other data (2 cases)",
         "HD95 (mm)": "29.94 (35.09)", "published HD95 (mm)": "5.320 (1.742)", "HD (mm)": "36.00 (42.43)",
         "missed": "0 of 4", "false alarms": "0 of 4", "seeds": "0, 1",
     }
@@ -145,6 +145,7 @@ def test_the_tables_have_the_numbers_of_the_files(page, finished):
     assert [[text for text, _ in line] for line in found["settings-table"]] == [
         ["row", "lr"], ["gdl", "0.001"], ["shifted", "0.01"],
     ]
+    assert "epochs 3, " in page.read_text() and "<mark>lr differs</mark> (gdl 0.001, shifted 0.01)" in page.read_text()
 
 
 def test_curves_are_means_and_sds_over_seeds(results):

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from commands import evaluate
 from raw_files import call, isles_path, make_isles, make_wmh
 from scipy import ndimage
 from torch import nn
 
-import eval as evaluate
 import preprocess
 import train
 from evaluation import prediction
-from evaluation.scans import find_scans, modality_in, read_scan
+from evaluation.scans import find_scans, modality_in
+from raw_data import DATASETS
+from slicing.grid import Grid
 from utils import InputError
 
 
@@ -96,9 +98,9 @@ def test_a_blob_comes_back_where_it_was(tmp_path, size):
     for name in ("FLAIR", "T1"):
         image = nib.load(scan / f"{name}.nii.gz")
         nib.save(nib.Nifti1Image(volume.astype(np.float32), image.affine), scan / f"{name}.nii.gz")
-    model = prediction.Model(Threshold(), torch.device("cpu"), 0, "wmh", size, ("background", "wmh"), ("FLAIR", "T1"),
-                            "f", tmp_path)
-    classes, probs = prediction.segment(model, find_scans("wmh", [scan.parent])[0])
+    model = prediction.Model(Threshold(), torch.device("cpu"), 0, DATASETS["wmh"], Grid(size), "minmax",
+                            ("background", "wmh"), ("FLAIR", "T1"), "f", tmp_path)
+    classes, probs = prediction.segment(model, find_scans(DATASETS["wmh"], [scan.parent])[0])
     expected = volume > volume.max() / 2
     overlap = 2 * (expected & (classes == 1)).sum() / (expected.sum() + (classes == 1).sum())
     assert probs.shape == (44, 30, 3, 2) and overlap > 0.93
@@ -119,23 +121,25 @@ def test_a_validation_case_gets_the_mask_of_its_evaluation(isles_run, tmp_path):
 
 def test_scans_are_found_in_every_layout(tmp_path):
     raw = make_isles(tmp_path / "raw")
-    everything = [scan.case_id for scan in find_scans("isles", [raw])]
+    everything = [scan.case_id for scan in find_scans(DATASETS["isles"], [raw])]
     assert everything == ["case_1", "case_10", "case_2"]
     for path in (raw / "TRAINING" / "case_2", raw / "TRAINING" / "case_2" / "SMIR.Brain.XX.O.OT.1002" / ".."):
-        assert [scan.case_id for scan in find_scans("isles", [path])] == ["case_2"]
+        assert [scan.case_id for scan in find_scans(DATASETS["isles"], [path])] == ["case_2"]
     isles_path(raw, "case_2", "OT").unlink()  # a new scan has no label
     folder = raw / "TRAINING" / "case_2"
-    by_folder = find_scans("isles", [folder])[0]
+    by_folder = find_scans(DATASETS["isles"], [folder])[0]
     shuffled = [isles_path(raw, "case_2", name) for name in ("CT_MTT", "CT", "CT_Tmax", "CT_CBF", "CT_CBV")]
-    assert np.array_equal(read_scan(find_scans("isles", shuffled)[0])[0], read_scan(by_folder)[0])
+    isles = DATASETS["isles"]
+    expected = isles.read_scan(by_folder)[0]
+    assert np.array_equal(isles.read_scan(find_scans(isles, shuffled)[0])[0], expected)
     with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
         for path in folder.rglob("*.nii"):
             archive.write(path, path.relative_to(folder.parent))
-    assert np.array_equal(read_scan(find_scans("isles", [tmp_path / "scans.zip"])[0])[0], read_scan(by_folder)[0])
+    assert np.array_equal(isles.read_scan(find_scans(isles, [tmp_path / "scans.zip"])[0])[0], expected)
     wmh = make_wmh(tmp_path / "wmh")
     for path in (wmh / "Utrecht" / "0", wmh / "Utrecht" / "0" / "pre"):
-        assert len(find_scans("wmh", [path])) == 1
-    assert find_scans("wmh", [wmh / "Utrecht" / "0"])[0].case_id == "0"
+        assert len(find_scans(DATASETS["wmh"], [path])) == 1
+    assert find_scans(DATASETS["wmh"], [wmh / "Utrecht" / "0"])[0].case_id == "0"
 
 
 def test_files_without_a_modality_in_their_names_come_in_order(tmp_path):
@@ -143,9 +147,9 @@ def test_files_without_a_modality_in_their_names_come_in_order(tmp_path):
     paths = [tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"]
     for path, name in zip(paths, ("FLAIR", "T1"), strict=True):
         shutil.copy(raw / f"{name}.nii.gz", path)
-    expected = read_scan(find_scans("wmh", [raw])[0])[0]
-    scan = find_scans("wmh", paths)[0]
-    assert np.array_equal(read_scan(scan)[0], expected) and scan.case_id == "a"
+    expected = DATASETS["wmh"].read_scan(find_scans(DATASETS["wmh"], [raw])[0])[0]
+    scan = find_scans(DATASETS["wmh"], paths)[0]
+    assert np.array_equal(DATASETS["wmh"].read_scan(scan)[0], expected) and scan.case_id == "a"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,7 @@ def test_files_without_a_modality_in_their_names_come_in_order(tmp_path):
      ("SMIR.Brain.XX.O.MR_MTT.1.nii", "CT_MTT"), ("a.nii", None)],
 )
 def test_the_modality_in_a_name(name, modality):
-    assert modality_in(f"some/T1/{name}") == modality
+    assert modality_in(name, DATASETS["wmh"]) == modality
 
 
 @pytest.mark.parametrize(
@@ -283,6 +287,6 @@ def test_a_run_is_loaded_without_its_data(isles_run, tmp_path):
     config = run / "config.json"
     config.write_text(config.read_text().replace(str(isles_run), "/gone"))
     assert prediction.load_model(run, "best", torch.device("cpu")).class_names == ("background", "lesion")
-    config.write_text(config.read_text().replace('"dataset": "isles"', '"dataset": "busi"'))
-    with pytest.raises(InputError, match="found busi"):
+    config.write_text(config.read_text().replace('"dataset": "isles"', '"dataset": "liver"'))
+    with pytest.raises(InputError, match="liver: expected a data set of"):
         prediction.load_model(run, "best", torch.device("cpu"))

@@ -16,7 +16,7 @@ from boundary_loss.losses import Boundary, GeneralizedDice
 from evaluation.prediction import load_model
 from sliced_data import slices
 from sliced_data.meta import read_meta
-from sliced_data.slices import Case
+from sliced_data.slices import SlicedCase
 from training import lr_rules
 from training.epoch_totals import slice_dsc
 from training.settings import PAPER
@@ -339,9 +339,9 @@ def test_squared_distances_do_not_overflow(tmp_path):
     """A lesion in one corner of 300 mm: squared distances beyond float16."""
     label = torch.zeros(1, 64, 64, dtype=torch.uint8)
     label[0, 0, 0] = 1
-    case = Case("1", "train", 1, (5.0, 5.0, 5.0))
+    case = SlicedCase("1", "train", 1, (5.0, 5.0, 5.0))
     stored = {"label": ((64, 64), np.dtype(np.uint8))}
-    layout = slices.Layout(tmp_path, (case,), ("1_0000",), stored, "hausdorff", None, 2)
+    layout = slices.PartFiles(tmp_path, (case,), ("1_0000",), stored, "hausdorff", None, 2)
     shape, dtype = layout.computed
     maps = torch.from_numpy(np.empty((1, *shape), dtype))
     slices.compute_maps(layout, case, label.numpy(), out=maps.numpy())

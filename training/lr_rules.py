@@ -71,5 +71,3 @@ class Authors:
 
 
 LR_RULES = {"plateau": plateau, "poly": Poly, "constant": Constant, "authors": Authors}
-# Spread over all epochs of a run, which can then not be trained longer.
-SPREAD_RULES = ("poly",)

@@ -1,40 +1,17 @@
 """Settings: what defines a run, and what only says where and how it is carried out."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from boundary_loss import schedules
-from boundary_loss.distance import CONVENTIONS, REGION_WISE_KINDS
-from losses import CONTOUR_LOSSES, REGION_LOSSES
-from networks import NETWORKS
-from training.augmentation import AUGMENTATIONS
-from training.lr_rules import LR_RULES, SPREAD_RULES
 from utils import InputError, current_word
 
-CLASS_CHOICES = ("own", "all", "foreground")
-CHOICES = {
-    "network": NETWORKS,
-    "region": (*REGION_LOSSES, "none"),
-    "contour": (*CONTOUR_LOSSES, "none"),
-    "maps": ("2d", "3d"),
-    "region_wise_map": REGION_WISE_KINDS,
-    "alpha": schedules.SCHEDULES,
-    "region_classes": CLASS_CHOICES,
-    "contour_classes": CLASS_CHOICES,
-    "optimiser": ("adam", "sgd"),
-    "lr_rule": LR_RULES,
-    "augment": AUGMENTATIONS,
-    "selection": ("volume", "slice"),
-    "distance_map": CONVENTIONS,
-    "hausdorff": CONVENTIONS,
-    "cross_entropy": CONVENTIONS,
-    "gdl_absent": ("largest", "authors"),
-    "precision": ("auto", "bf16", "fp32"),
-}
-MINIMA = {"width": 1, "epochs": 1, "batch_size": 1, "seed": 0}
+if TYPE_CHECKING:
+    from boundary_loss.schedules import Schedule
+
+# Learning-rate rules that are spread over all epochs of a run.
+SPREAD_RULES = ("poly",)
 
 
 @dataclass(frozen=True)
@@ -42,7 +19,8 @@ class Settings:
     """What defines a run: equal settings on the same slices are the same run.
 
     The defaults are the text of Kervadec et al. 2021. A setting that is added later has a default under which the
-    runs that were made without it keep their meaning. ``InputError`` names the flag of a value out of range.
+    runs that were made without it keep their meaning. ``training.checks`` says which values there are. Reading
+    settings loads no torch, so that tables of finished runs are made at once.
     """
 
     region: str = "gdl"
@@ -79,53 +57,18 @@ class Settings:
     dataset: str = ""
     data_fingerprint: str = ""
 
-    def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices and not (value is None and name == "region_wise_map"):
-                raise InputError(f"{flag(name)}: expected one of {', '.join(choices)}, found {value}")
-        for name, low in MINIMA.items():
-            if getattr(self, name) < low:
-                raise InputError(f"{flag(name)}: expected at least {low}, found {getattr(self, name)}")
-        if self.seed >= 2**32:
-            raise InputError(f"--seed: expected less than 2^32, found {self.seed}")
-        if not 0 < self.lr < math.inf:
-            raise InputError(f"--lr: expected a positive number, found {self.lr}")
-        if not 0 < self.contour_alone_weight < math.inf:
-            found = self.contour_alone_weight
-            raise InputError(f"--contour-alone-weight: expected a positive number, found {found}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"--betas: expected two numbers from 0 to below 1, found {self.betas}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise InputError(f"--weight-decay: expected a number of at least 0, found {self.weight_decay}")
-        if self.gradient_clip is not None and not 0 < self.gradient_clip < math.inf:
-            raise InputError(f"--gradient-clip: expected a positive number, found {self.gradient_clip}")
-        self.check_losses()
+    def schedule(self) -> "Schedule":
+        """The weights of the two losses over the epochs; ``ValueError`` for values out of the schedule's range."""
+        from boundary_loss import schedules  # here, because it loads torch, which no reader of settings needs
 
-    def check_losses(self) -> None:
-        if self.region == self.contour == "none":
-            raise InputError("--region none --contour none: expected at least one loss, found none")
-        kinds = {REGION_LOSSES[self.region].target_kind} if self.region != "none" else set()
-        kinds |= {CONTOUR_LOSSES[self.contour].target_kind} if self.contour != "none" else set()
-        if self.maps == "3d" and "phi" not in kinds:
-            raise InputError("--maps 3d: expected a loss of signed distances (--contour boundary), found none")
-        if self.region_wise_map and "region-wise" not in kinds:
-            raise InputError("--region-wise-map: expected a region-wise loss, found none")
-        try:
-            self.schedule()
-        except ValueError as error:
-            raise InputError(f"--alpha {self.alpha}: {error}") from None
-
-    def schedule(self) -> schedules.Schedule:
-        """The weights of the two losses over the epochs."""
         epochs = self.epochs if self.alpha_epochs is None else self.alpha_epochs
         return schedules.build(self.alpha, start=self.alpha_start, step=self.alpha_step, epochs=epochs)
 
     @property
     def is_spread(self) -> bool:
         """Whether schedule or learning rate are spread over all epochs, so that more epochs are another run."""
-        names = {field.name for field in fields(schedules.SCHEDULES[self.alpha])}
-        return self.lr_rule in SPREAD_RULES or ("epochs" in names and self.alpha_epochs is None)
+        schedule_is = self.alpha_epochs is None and "epochs" in {field.name for field in fields(self.schedule())}
+        return self.lr_rule in SPREAD_RULES or schedule_is
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -187,13 +130,10 @@ def settings_of_config(config: Mapping[str, Any], path: Path) -> Settings:
             raise InputError(f"{path}: expected settings that this version knows, found {name}")
         if not has_type(value, known[name].type):
             raise InputError(f"{path}: expected {name} to be {known[name].type}, found {value!r}")
-    renamed = {name: current_word(found[name]) for name in RENAMED_SETTINGS if name in found}
+    renamed: dict[str, Any] = {name: current_word(found[name]) for name in RENAMED_SETTINGS if name in found}
     if "betas" in found:
         renamed["betas"] = tuple(found["betas"])
-    try:
-        return Settings(**{**found, **renamed})
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return Settings(**{**found, **renamed})
 
 
 def has_type(value: object, annotation: object) -> bool:

@@ -25,6 +25,7 @@ from training.checkpoints import (
     save_checkpoint,
     seed_everything,
 )
+from training.checks import check_settings
 from training.compilation import Compiled
 from training.epoch_totals import STEP_VALUES, EpochTotals
 from training.interrupts import StopRequest, StopTraining
@@ -49,6 +50,7 @@ class Trainer:
         self, settings: Settings, meta: Meta, device: torch.device, *, resident: str = "auto",
         detect_anomaly: bool = False,
     ):
+        check_settings(settings)
         seed_everything(settings.seed)
         self.settings, self.device, self.detect_anomaly = settings, device, detect_anomaly
         self.class_names, self.num_classes = meta.class_names, len(meta.class_names)

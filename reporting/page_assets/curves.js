@@ -1,5 +1,5 @@
 "use strict";
-// Learning curves as SVG: a panel a column of log.csv, a line a row, a band over its seeds.
+// Learning curves as SVG: one panel per column of log.csv, one line per row, with a band over its seeds.
 (() => {
   const report = window.report;
   const SVG = "http://www.w3.org/2000/svg";

@@ -1,5 +1,5 @@
 "use strict";
-// Leafs through the validation slices. Masks come as run lengths and are drawn as SVG paths over the pictures: pixels
+// The viewer of the validation slices. Masks come as run lengths and are drawn as SVG paths over the pictures: pixels
 // of a picture from the disk may not be read.
 (() => {
   const report = window.report;
@@ -24,7 +24,7 @@
   for (const id of ["case", "channel", "slice", "contours", "errors", "zoom", "largest"]) controls[id] = find(id);
   const stage = find("stage"), strip = find("strip");
 
-  // Masks of a case: one script a case, read when it is first shown.
+  // Masks: one script per case, read when the case is first shown.
   const received = new Map(), waiting = new Map();
   report.receive = (index, masks) => { received.set(index, masks); };
   const load = (index) => {

@@ -1,0 +1,63 @@
+"""The columns of metrics.csv: each metric's title, digits, unit and better direction, for whatever prints it."""
+
+from dataclasses import dataclass
+
+LENGTH = "mm"  # the unit of lengths in the catalogue; a data set without a spacing has another one, "px"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of metrics.csv: a metric, a count, or how the metrics were measured."""
+
+    key: str
+    title: str
+    digits: int | None = None               # None: printed as it is in the file
+    unit: str = ""
+    higher_is_better: bool | None = None    # None: not a measure of quality
+    bounded: bool = False                   # from 0 to 1, the limits of its axis
+    is_text: bool = False
+    flag: str = ""                          # of ``eval.py run``, which chooses it
+    is_shown: bool = True                   # in the page's table of cases
+
+    @property
+    def is_length(self) -> bool:
+        return self.unit == LENGTH
+
+    def heading(self, length_unit: str = LENGTH, *, over: str = "") -> str:
+        """The title with its unit and with what it is a mean over: ``HD (slices, mm)``."""
+        remarks = [remark for remark in (over, self.unit.replace(LENGTH, length_unit)) if remark]
+        return self.title + (f" ({', '.join(remarks)})" if remarks else "")
+
+
+# In the order of the file.
+COLUMNS = (
+    Column("case_id", "case", is_text=True),
+    Column("class", "class", is_text=True),
+    Column("dsc", "DSC", 3, higher_is_better=True, bounded=True),
+    Column("hd95_mm", "HD95", 2, LENGTH, higher_is_better=False),
+    Column("hd_mm", "HD", 2, LENGTH, higher_is_better=False),
+    Column("n_ref", "reference", 0, "voxels"),
+    Column("n_pred", "prediction", 0, "voxels"),
+    Column("outcome", "outcome", is_text=True),
+    Column("hd95_max_mm", "HD95, directed maximum", 2, LENGTH, higher_is_better=False),
+    Column("assd_mm", "ASSD", 2, LENGTH, higher_is_better=False),
+    Column("surface_dice", "surface Dice", 3, higher_is_better=True, bounded=True),
+    Column("volume_difference_mm3", "volume difference", 0, f"{LENGTH}³"),
+    Column("avd_percent", "absolute volume difference", 1, "%", higher_is_better=False),
+    Column("lesion_recall", "lesion recall", 3, higher_is_better=True, bounded=True),
+    Column("lesion_precision", "lesion precision", 3, higher_is_better=True, bounded=True),
+    Column("lesion_f1", "lesion F1", 3, higher_is_better=True, bounded=True),
+    Column("lesion_count_difference", "lesion count difference", 0),
+    Column("class_index", "class index", is_shown=False),
+    Column("n_voxels", "grid", 0, "voxels"),
+    Column("tolerance_mm", "tolerance of the surface Dice", 1, LENGTH, flag="--tolerance"),
+    Column("checkpoint", "checkpoint", is_text=True, flag="--checkpoint", is_shown=False),
+    Column("epoch", "epoch"),
+    Column("space", "space", is_text=True, flag="--space"),
+    Column("ignore_label", "ignore label", is_text=True, flag="--ignore-label"),
+)
+CATALOGUE = {column.key: column for column in COLUMNS}
+# What rows can be compared in.
+METRICS = {column.key: column for column in COLUMNS if column.higher_is_better is not None}
+# How metrics were measured: by column, the flag that chooses it.
+MEASURED_WITH = {column.key: column.flag for column in COLUMNS if column.flag}

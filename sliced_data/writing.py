@@ -1,0 +1,76 @@
+"""The written side of a sliced data set: its folders, slices, cases.csv and meta.json."""
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from environment.provenance import PACKAGES, package_version
+from sliced_data.meta import FORMAT, KINDS, PARTS, spacing_columns
+from utils import exclusive, naming, write_json, write_rows
+
+
+@contextlib.contextmanager
+def new_folder(dest: Path) -> Iterator[Path]:
+    """An empty data set to fill; it gets the name ``dest`` when the block has ended, and is removed if it fails."""
+    partial = dest.with_name(f".{dest.name}.partial")
+    new_parents = [parent for parent in partial.parents if not parent.exists()]
+    partial.mkdir(parents=True, exist_ok=True)
+    with exclusive(partial):
+        try:
+            # What a killed run left.
+            clear(partial)
+            for part in PARTS:
+                for kind in KINDS:
+                    (partial / part / kind).mkdir(parents=True)
+            yield partial
+            partial.rename(dest)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for parent in new_parents:
+                    parent.rmdir()
+            raise
+
+
+def clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def write_case(folder: Path, case_id: str, slices: Sequence[Mapping[str, np.ndarray]]) -> str:
+    """Write the slices of one case, each kind an array; returns a digest of their values."""
+    digest = hashlib.sha256()
+    for z, arrays in enumerate(slices):
+        for kind in KINDS:
+            array = np.ascontiguousarray(arrays[kind])
+            path = folder / kind / f"{case_id}_{z:04d}.npy"
+            with naming(path):
+                np.save(path, array)
+            digest.update(array)
+    return digest.hexdigest()
+
+
+def write_description(folder: Path, rows: Sequence[Mapping], facts: Mapping) -> None:
+    """cases.csv and meta.json; ``rows`` as cases.csv has them, spacings without a unit, with the cases' digests."""
+    spacing = spacing_columns(facts["unit"])
+    columns = ("case_id", "patient_id", "split", "n_slices", "n_lesion_slices", *spacing, "size_x", "size_y", "source")
+    lines = [
+        {**row, **{name: round(row[f"spacing_{axis}"], 6) for name, axis in zip(spacing, "xyz", strict=True)}}
+        for row in rows
+    ]
+    write_rows(folder / "cases.csv", [{name: line[name] for name in columns} for line in lines], columns)
+    content = hashlib.sha256("".join(row["digest"] for row in rows).encode()).hexdigest()
+    write_json(folder / "meta.json", {
+        "format": FORMAT,
+        **facts,
+        "slices": {part: sum(row["n_slices"] for row in rows if row["split"] == part) for part in PARTS},
+        "content": content,
+        "versions": {name: package_version(name) for name in PACKAGES},
+    })

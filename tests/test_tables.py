@@ -1,0 +1,262 @@
+"""Tables of runs made by hand, beside the papers' figures."""
+
+import csv
+import json
+import math
+import shutil
+import subprocess
+
+import pandas as pd
+import pytest
+from commands import evaluate
+from raw_files import call
+from result_folders import case, change_settings, write_run
+
+import published
+from reporting import comparison, tables
+from utils import InputError
+
+PAPER = {"network": "unet", "width": 64, "epochs": 100, "batch_size": 8, "lr": 0.001}
+
+
+def write_twenty(folder, settings, size=256):
+    """A run on as many cases as the paper's, of mean DSC 0.5 and HD95 6."""
+    write_run(folder, [case(str(i), 0.4 + 0.2 * (i % 2), 4.0 + 4 * (i % 2)) for i in range(20)], settings)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "meta": {"size": size}}))
+
+
+def test_mean_and_sd_over_seeds_beside_the_published_figure(handmade, capsys):
+    evaluate.main(["table", str(handmade), "--rows", "gdl", "focal", "boundary", "hausdorff", "--name", "table1"])
+    rows = {row["row"]: row for row in csv.DictReader((handmade / "table1.csv").open())}
+    gdl = rows["gdl"]
+    # Seed means are 0.2 and 0.5, 16 and 6 mm: mean 0.35 and 11, sample sd 0.3 / sqrt 2 and 10 / sqrt 2.
+    assert float(gdl["dsc"]) == pytest.approx(0.35) and float(gdl["dsc_sd"]) == pytest.approx(0.3 / math.sqrt(2))
+    assert float(gdl["hd95_mm"]) == pytest.approx(11) and float(gdl["hd95_mm_sd"]) == pytest.approx(10 / math.sqrt(2))
+    assert (gdl["seeds"], gdl["cases"], gdl["missed"], gdl["false_alarms"]) == ("0 1", "2", "1", "0")
+    assert (gdl["published_dsc"], gdl["published_hd95_mm"]) == ("0.511", "5.32")
+    assert rows["focal"]["dsc_sd"] == "" and rows["boundary"]["collapsed"] == "True"
+    assert rows["hausdorff"]["dsc"] == "" and rows["hausdorff"]["seeds"] == ""
+    text = capsys.readouterr().out
+    lines = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]]
+        for line in text.splitlines()
+        if "|" in line
+    }
+    # Two cases are not the paper's twenty: its figure is printed, a difference is not.
+    assert gdl["difference_dsc"] == gdl["difference_hd95_mm"] == "" and "difference" not in text
+    ours, theirs = ["0.350 (0.212)", "11.00 (7.07)"], ["0.511 (0.016)", "5.320 (1.742)"]
+    assert lines["gdl"] == [*ours, *theirs, "other data (2 cases)", "2", "1 of 4", "0 of 4"]
+    assert lines["focal"][:2] == ["**0.800**", "**1.50**"] and lines["boundary"][:3] == [
+        "0.000",
+        "collapsed (2 missed)",
+        "NA",
+    ]
+    assert "no run" in lines["hausdorff"] and "No finished run of hausdorff." in text
+
+
+def test_a_difference_is_printed_where_settings_and_data_are_the_papers(tmp_path):
+    write_twenty(tmp_path / "gdl" / "seed0", PAPER)
+    text = tables.write_table(tmp_path, ["gdl"], "t")
+    (row,) = csv.DictReader((tmp_path / "t.csv").open())
+    # Ours minus the published 0.511 and 5.32.
+    assert float(row["difference_dsc"]) == pytest.approx(-0.011) and row["differs_from_published"] == ""
+    assert float(row["difference_hd95_mm"]) == pytest.approx(0.68)
+    assert "| -0.011         | +0.68 " in text and "differs" not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "size", "said"),
+    [
+        ({"width": 16, "epochs": 2}, 256, "width 16, 2 epochs"),
+        ({"batch_size": 4, "lr": 0.01}, 256, "batch 4, lr 0.01"),
+        ({"network": "resnet34-unet"}, 96, "network resnet34-unet, size 96 x 96"),
+    ],
+)
+def test_a_run_that_is_not_the_papers_has_no_difference(tmp_path, change, size, said):
+    write_twenty(tmp_path / "gdl" / "seed0", {**PAPER, **change}, size)
+    text = tables.write_table(tmp_path, ["gdl"], "t")
+    (row,) = csv.DictReader((tmp_path / "t.csv").open())
+    assert (row["difference_dsc"], row["differs_from_published"], row["published_dsc"]) == ("", said, "0.511")
+    assert f"| {said} " in text and "differs from the paper in" in text and "-0.011" not in text
+
+
+def test_an_encoder_without_pretrained_weights_is_not_the_studys():
+    study = published.published_result("busi", "ce", "tumour")
+    ours = {"network": "resnet34-unet", "epochs": 20, "batch_size": 16, "lr": 0.001, "size": 256}
+    assert study.differs(ours, 85) == ("no encoder weights",)
+    assert study.differs({**ours, "encoder_weights": "resnet34.pth"}, 85) == () and "ImageNet" in study.remark
+
+
+def test_each_class_has_its_published_figures_with_hd(tmp_path):
+    """The region-wise paper prints HD, one line per class, and sds over cases."""
+    folder = tmp_path / "rrw" / "seed0"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"settings": {"dataset": "acdc", "data_fingerprint": "f"}}))
+    (folder / "metrics.csv").write_text(
+        "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n1,RV,0.5,2,3,10,9\n1,LV,0.7,1,2,40,40\n"
+    )
+    text = tables.write_table(tmp_path, ["rrw"], "t")
+    rows = {row["class"]: row for row in csv.DictReader((tmp_path / "t.csv").open())}
+    assert [rows["RV"][f"published_{name}"] for name in ("dsc", "dsc_sd", "hd_mm", "hd_mm_sd", "hd95_mm")] == [
+        "0.9", "0.09", "14.58", "11.03", "",
+    ]
+    header, _, rv, lv, *_ = ([cell.strip() for cell in line.split("|")] for line in text.splitlines())
+    printed = dict(zip(header, rv))
+    assert printed["published HD (mm)"] == "14.580 (11.030)" and printed["HD (mm)"] == "3.00"
+    assert "published HD95 (mm)" not in header and dict(zip(header, lv))["published DSC"] == "0.940 (0.050)"
+    assert "The published sd (Region-wise 2022) is over cases, ours over seeds." in text
+
+
+def test_slices_weigh_alike_beside_midls_figures(handmade):
+    for seed, means in (("seed0", (0.2, 0.8)), ("seed1", (0.4, 0.4))):
+        rows = [f"{name},lesion,{count},1,{dsc},1,2,1" for name, count, dsc in zip("12", (30, 10), means, strict=True)]
+        header = "case_id,class,n_slices,n_empty_slices,dsc,hd95_mm,hd_mm,class_index"
+        (handmade / "gdl" / seed / "metrics_2d.csv").write_text("\n".join([header, *rows, ""]))
+    text = tables.write_table(handmade, ["gdl"], "midl", level="slice")
+    (row,) = csv.DictReader((handmade / "midl.csv").open())
+    # Seed means (30 x 0.2 + 10 x 0.8) / 40 = 0.35 and 0.4.
+    assert float(row["dsc"]) == pytest.approx(0.375) and row["published_hd_mm"] == "4.009" and "4.009 (0.016)" in text
+    with pytest.raises(InputError, match="expected a metrics_2d.csv, found none"):
+        tables.write_table(handmade, ["focal"], "midl", level="slice")
+
+
+def test_latex_escapes_and_uses_booktabs(handmade):
+    write_run(handmade / "a_b" / "seed0", [case("1", 0.5, 1.0), case("2", 0.5, 1.0)], {"seed": 0})
+    tables.write_table(handmade, ["gdl", "a_b"], "t")  # a row of the user's own
+    text = (handmade / "t.tex").read_text()
+    assert r"a\_b" in text and text.count(r"\\") == 3 and r"\toprule" in text and "diagonal; both empty" in text
+    assert text.count("{") == text.count("}")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="LaTeX is not installed")
+def test_latex_compiles_alone_and_inside_a_paper(handmade, tmp_path):
+    row = r"50%_#1&~^\x{}$<|>"
+    write_run(handmade / row / "seed0", [case("1", 0.5, 1.0), case("2", 0.5, 1.0)], {"seed": 0})
+    tables.write_table(handmade, ["gdl", row], "t")
+    paper = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{t}\par\input{t}\end{document}"
+    (handmade / "paper.tex").write_text(paper)
+    for name in ("t", "paper"):
+        command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", f"{name}.tex"]
+        done = subprocess.run(command, cwd=handmade, capture_output=True, text=True)
+        assert done.returncode == 0 and (handmade / f"{name}.pdf").stat().st_size > 1000, done.stdout
+
+
+def test_several_classes_have_their_share_of_voxels(tmp_path):
+    folder = tmp_path / "acdc" / "gdl" / "seed0"
+    folder.mkdir(parents=True)
+    settings = {"data_fingerprint": "f", "dataset": "acdc"}
+    (folder / "config.json").write_text(json.dumps({"settings": settings}))
+    (folder / "metrics.csv").write_text(
+        "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred,n_voxels\n1,rv,0.5,2,3,10,9,1000\n1,lv,0.7,1,2,40,40,1000\n"
+        "2,rv,0.7,4,5,20,9,1000\n2,lv,0.9,3,4,60,60,1000\n"
+    )
+    text = tables.write_table(tmp_path / "acdc", ["gdl"], "t")
+    rows = {row["class"]: row for row in csv.DictReader((tmp_path / "acdc" / "t.csv").open())}
+    assert float(rows["rv"]["dsc"]) == pytest.approx(0.6) and float(rows["rv"]["voxel_share"]) == 30 / 2000
+    assert float(rows["lv"]["voxel_share"]) == 0.05 and "1.5 %" in text and "share of voxels" in text
+
+
+def test_distances_without_a_spacing_are_in_px(tmp_path):
+    for row in ("gdl", "other"):
+        write_run(tmp_path / row / "seed0", [case("1", 0.4, 2.0), case("2", 0.6, 3.0)], {"dataset": "busi"})
+        config = json.loads((tmp_path / row / "seed0" / "config.json").read_text())
+        (tmp_path / row / "seed0" / "config.json").write_text(json.dumps({**config, "meta": {"unit": "px"}}))
+    text = tables.write_table(tmp_path, ["gdl", "other"], "t")
+    text += comparison.write_comparison(tmp_path, ["other"], "c", protocol=comparison.Protocol("gdl"))
+    assert text.count("HD95 (px)") == 2 and "mm" not in text
+
+
+def published_dsc(*place):
+    found = published.published_result(*place)
+    return found and found.values["dsc"][0]
+
+
+def test_a_phantom_has_no_published_figure():
+    assert published_dsc("isles-demo", "gdl", "lesion") is None
+    assert published_dsc("isles", "midl-gdl-boundary", "lesion") is None
+    assert published_dsc("isles", "midl-gdl-boundary", "lesion", "slice") == 0.656
+    # MIDL's schedule is not rebalance: its figure belongs to a row of its own.
+    assert published_dsc("isles", "gdl-boundary", "lesion", "slice") is None
+    assert published_dsc("isles", "gdl-boundary-constant-0.05", "lesion") == 0.606
+
+
+@pytest.mark.parametrize("path", sorted(published.FOLDER.glob("*.csv")), ids=lambda path: path.stem)
+def test_every_published_line_is_found(path):
+    """Read by pandas: each line of each table of results, NA as nan."""
+    table = pd.read_csv(path)
+    if "dsc" not in table:
+        assert path.name == "media2021_table2.csv"      # times, not results
+        return
+    level = "slice" if path.name.startswith("midl") else "volume"
+    for _, line in table.iterrows():
+        found = published.published_result(line["dataset"], line["row"], line.get("class", "lesion"), level)
+        names = [name for name in ("dsc", "hd95_mm", "hd_mm") if name in table]
+        assert set(found.values) == set(names)
+        for name in names:
+            expected = (line[name], line.get(f"{name}_sd", math.nan))
+            assert found.values[name] == pytest.approx(expected, nan_ok=True)
+
+
+def focal_metrics(lines):
+    """Damage: the metrics of focal are these lines."""
+    header = "case_id,class,dsc,hd95_mm,hd_mm,n_ref,n_pred\n"
+    return lambda root: (root / "focal" / "seed0" / "metrics.csv").write_text(header + lines)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda root: change_settings(root / "gdl" / "seed1", lr=0.1), "seed1.*found lr 0.1 instead of 0.001"),
+        (lambda root: change_settings(root / "focal" / "seed0", data_fingerprint="g"), "a run on other data"),
+        (lambda root: (root / "gdl" / "seed0" / "config.json").unlink(), "config.json"),
+        (
+            lambda root: (root / "gdl" / "seed0" / "metrics.csv").write_text("case_id,class\n1,lesion\n"),
+            "expected a column dsc",
+        ),
+        (focal_metrics("1,lesion,high,1,1,1,1\n"), "expected numbers in dsc"),
+        (focal_metrics("1,lesion,1,1,1,1,1\n3,lesion,1,1,1,1,1\n"), "found 2 in only one"),
+        (focal_metrics("1,lesion,1,1,1,1,1\n2,lesion,1,1,1,1,1"), "line 3 is cut off"),
+        (focal_metrics("1,lesion,1,1,1,1,1\n1,lesion,1,1,1,1,1\n"), "found 1 twice"),
+    ],
+)
+def test_runs_that_do_not_belong_together_are_named(handmade, damage, named):
+    damage(handmade)
+    with pytest.raises(InputError, match=named):
+        tables.write_table(handmade, ["gdl", "focal"], "t")
+    assert not list(handmade.glob("t.*"))
+
+
+@pytest.mark.parametrize(
+    ("column", "one", "other"),
+    [("checkpoint", "best", "last"), ("space", "sliced", "native"), ("tolerance_mm", 2, 9), ("ignore_label", "", 2)],
+)
+def test_metrics_that_were_measured_otherwise_are_not_compared(tmp_path, column, one, other):
+    for row, value in (("a", one), ("b", one), ("c", other)):
+        folder = tmp_path / row / "seed0"
+        write_run(folder, [case("1", 0.5, 1.0), case("2", 0.5, 1.0)], {"seed": 0})
+        header, *lines = (folder / "metrics.csv").read_text().splitlines()
+        lines = [f"{header},{column}", *(f"{line},{value}" for line in lines), ""]
+        (folder / "metrics.csv").write_text("\n".join(lines))
+    assert "| b " in tables.write_table(tmp_path, ["a", "b"], "t")
+    with pytest.raises(InputError, match=f"c/seed0: expected metrics of {column} {one or 'none'}"):
+        tables.write_table(tmp_path, ["a", "b", "c"], "u")
+
+
+def test_no_run_at_all_is_an_error(handmade, tmp_path, monkeypatch, capsys):
+    for results, rows in ((handmade, ("nothing", "none")), (tmp_path / "missing", ("gdl",))):
+        assert call(evaluate, "table", results, "--rows", *rows, "--name", "t", monkeypatch=monkeypatch) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_table_says_where_its_rows_differ_in_their_settings(handmade):
+    for folder in handmade.glob("*/seed*"):
+        change_settings(folder, epochs=2 if folder.parent.name == "focal" else 100, width=16)
+    text = tables.write_table(handmade, ["gdl", "focal"], "t")
+    assert "width 16" in text and "**epochs differs** (gdl 100, focal 2)" in text
+
+
+def test_a_table_of_chosen_seeds(handmade):
+    tables.write_table(handmade, ["gdl"], "t", seeds=[1])
+    (row,) = csv.DictReader((handmade / "t.csv").open())
+    assert row["seeds"] == "1" and float(row["dsc"]) == pytest.approx(0.5)

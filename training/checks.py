@@ -1,0 +1,76 @@
+"""Which values each setting may have; a run is refused before it begins where one is out of range."""
+
+import math
+
+from boundary_loss import schedules
+from boundary_loss.distance import CONVENTIONS, REGION_WISE_KINDS
+from losses import CONTOUR_LOSSES, REGION_LOSSES
+from networks import NETWORKS
+from training.augmentation import AUGMENTATIONS
+from training.lr_rules import LR_RULES
+from training.settings import Settings, flag
+from utils import InputError
+
+CLASS_CHOICES = ("own", "all", "foreground")
+CHOICES = {
+    "network": NETWORKS,
+    "region": (*REGION_LOSSES, "none"),
+    "contour": (*CONTOUR_LOSSES, "none"),
+    "maps": ("2d", "3d"),
+    "region_wise_map": REGION_WISE_KINDS,
+    "alpha": schedules.SCHEDULES,
+    "region_classes": CLASS_CHOICES,
+    "contour_classes": CLASS_CHOICES,
+    "optimiser": ("adam", "sgd"),
+    "lr_rule": LR_RULES,
+    "augment": AUGMENTATIONS,
+    "selection": ("volume", "slice"),
+    "distance_map": CONVENTIONS,
+    "hausdorff": CONVENTIONS,
+    "cross_entropy": CONVENTIONS,
+    "gdl_absent": ("largest", "authors"),
+    "precision": ("auto", "bf16", "fp32"),
+}
+MINIMA = {"width": 1, "epochs": 1, "batch_size": 1, "seed": 0}
+
+
+def check_settings(settings: Settings) -> Settings:
+    """The settings, if every value is one that it may have; ``InputError`` names the flag of the first that is not."""
+    for name, choices in CHOICES.items():
+        value = getattr(settings, name)
+        if value not in choices and not (value is None and name == "region_wise_map"):
+            raise InputError(f"{flag(name)}: expected one of {', '.join(choices)}, found {value}")
+    for name, low in MINIMA.items():
+        if getattr(settings, name) < low:
+            raise InputError(f"{flag(name)}: expected at least {low}, found {getattr(settings, name)}")
+    if settings.seed >= 2**32:
+        raise InputError(f"--seed: expected less than 2^32, found {settings.seed}")
+    if not 0 < settings.lr < math.inf:
+        raise InputError(f"--lr: expected a positive number, found {settings.lr}")
+    if not 0 < settings.contour_alone_weight < math.inf:
+        raise InputError(
+            f"--contour-alone-weight: expected a positive number, found {settings.contour_alone_weight}"
+        )
+    if not all(0 <= beta < 1 for beta in settings.betas):
+        raise InputError(f"--betas: expected two numbers from 0 to below 1, found {settings.betas}")
+    if not 0 <= settings.weight_decay < math.inf:
+        raise InputError(f"--weight-decay: expected a number of at least 0, found {settings.weight_decay}")
+    if settings.gradient_clip is not None and not 0 < settings.gradient_clip < math.inf:
+        raise InputError(f"--gradient-clip: expected a positive number, found {settings.gradient_clip}")
+    check_losses(settings)
+    return settings
+
+
+def check_losses(settings: Settings) -> None:
+    if settings.region == settings.contour == "none":
+        raise InputError("--region none --contour none: expected at least one loss, found none")
+    kinds = {REGION_LOSSES[settings.region].target_kind} if settings.region != "none" else set()
+    kinds |= {CONTOUR_LOSSES[settings.contour].target_kind} if settings.contour != "none" else set()
+    if settings.maps == "3d" and "phi" not in kinds:
+        raise InputError("--maps 3d: expected a loss of signed distances (--contour boundary), found none")
+    if settings.region_wise_map and "region-wise" not in kinds:
+        raise InputError("--region-wise-map: expected a region-wise loss, found none")
+    try:
+        settings.schedule()
+    except ValueError as error:
+        raise InputError(f"--alpha {settings.alpha}: {error}") from None
