@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from medpy.metric import binary
-from raw_files import call
+from raw_files import call, isles_path, make_isles, save_nifti
 from training_runs import SMALL, assert_same_run, run, same
 
 import dataloader
+import preprocess
 import train
 from boundary_loss.losses import Boundary, GeneralizedDice
 from evaluation.prediction import load_model
@@ -236,32 +237,23 @@ def test_a_run_of_the_authors_protocol(sliced, tmp_path):
 
 @pytest.mark.parametrize("maps", ["phi2d", "phi3d"])
 def test_authors_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path, maps):
-    from raw_files import make_isles
-
-    import preprocess
-
     make_isles(tmp_path / "raw")
+    # A volume without a lesion: its background fills everything (R20).
+    save_nifti(
+        isles_path(tmp_path / "raw", "case_2", "OT"), np.zeros((16, 20, 3), np.uint8), (0.9, 0.8, 5.0),
+        identity_affine=True,
+    )
+    (tmp_path / "split.txt").write_text("case_1\n")
     loaded = []
     for convention in ("paper", "authors"):
-        preprocess.main(
-            [
-                "isles",
-                "--source",
-                str(tmp_path / "raw"),
-                "--dest",
-                str(tmp_path / convention),
-                "--size",
-                "32",
-                "--val",
-                "1",
-                "--distance-map",
-                convention,
-            ]
-        )
+        places = ("--source", tmp_path / "raw", "--dest", tmp_path / convention, "--split", tmp_path / "split.txt")
+        preprocess.main(["isles", *map(str, places), "--size", "32", "--distance-map", convention])
         meta = read_meta(tmp_path / convention)
         loaded.append(dataloader.load_slices(meta, "train", maps=maps, convention="authors").maps)
     stored = dataloader.load_slices(meta, "train", maps=maps).maps
     assert torch.equal(loaded[0], stored) and torch.equal(loaded[1], stored)
+    background = stored[:, 0].flatten(1)
+    assert ((background.amax(dim=1) <= 0) & (background.amin(dim=1) < -10)).any()
     paper = dataloader.load_slices(read_meta(tmp_path / "paper"), "train", maps=maps).maps
     assert not torch.equal(paper, stored)
 
