@@ -29,8 +29,8 @@ export GOMP_SPINCOUNT ?= 2000
 
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-# Only what experiments.mk defines is a row or a table, not what the environment happens to have.
-defined = $(sort $(foreach v,$(filter $(1)_%,$(.VARIABLES)),$(if $(filter file,$(origin $(v))),$(v:$(1)_%=%))))
+# What experiments.mk or the command line defines is a row or a table, not what the environment happens to have.
+defined = $(sort $(foreach v,$(filter $(1)_%,$(.VARIABLES)),$(if $(filter file command,$(origin $(v))),$(v:$(1)_%=%))))
 ROWS := $(call defined,ROW)
 ifneq ($(LAYOUT),)
 OWN := $(filter-out $(DATASETS),$(sort $(foreach goal,$(MAKECMDGOALS),$(firstword $(subst -, ,$(goal))))))
@@ -38,9 +38,10 @@ DATASETS += $(OWN)
 endif
 # A demo has the tables of its data set, any other name those of experiments.mk's "own": $(call paper,isles-demo)
 paper = $(if $(filter $(OWN),$(1)),own,$(patsubst %-demo,%,$(1)))
-tables = $(patsubst $(call paper,$(1))_%,%,$(filter $(call paper,$(1))_%,$(call defined,TABLE)))
+# A table without a data set in its name, such as TABLE_two="gdl focal" on the command line, belongs to all of them.
+tables = $(foreach t,$(call defined,TABLE),$(if $(findstring _,$(t)),$(patsubst $(call paper,$(1))_%,%,$(filter $(call paper,$(1))_%,$(t))),$(t)))
 # The rows of a table: $(call rows,isles,table1)
-rows = $(TABLE_$(call paper,$(1))_$(2))
+rows = $(or $(TABLE_$(call paper,$(1))_$(2)),$(TABLE_$(2)))
 baseline = $(or $(BASELINE),$(BASELINE_$(call paper,$(1))),gdl)
 # For the figures, which draw the rows that are finished in the order of the tables.
 order = $(foreach table,$(call tables,$(1)),--table $(table) $(call rows,$(1),$(table)))

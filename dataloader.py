@@ -31,7 +31,7 @@ class Batch:
         return Batch(*(t if t is None else change(t) for t in (self.image, self.label, self.maps, self.spacing)))
 
     def to(self, device: torch.device) -> "Batch":
-        """On ``device``; pinned memory is copied while the host goes on."""
+        """On ``device``; pinned memory is copied while the host continues."""
         return self.each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def prepared(self) -> "Batch":
@@ -87,7 +87,7 @@ class Slices(Part):
         if self.label.device.type != device.type:
             return prefetched(lambda index: self.take(index).each(Tensor.pin_memory), parts)
         if device.type == "cuda":
-            # One copy of the whole order, not one a step.
+            # One copy of the whole order, not one per step.
             parts = torch.cat(parts).to(device).split(len(parts[0]))
         return map(self.take, parts)
 

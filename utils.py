@@ -21,7 +21,7 @@ class InputError(Exception):
 
 
 class StoppedError(Exception):
-    """A run that cannot go on, in one line. Exit code 1."""
+    """A run that cannot continue, in one line. Exit code 1."""
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, commit, command line, hardware."""
+"""Provenance: versions, commit, command line, hardware."""
 import contextlib
 import os
 import platform

@@ -41,7 +41,7 @@ class PixelNetwork(nn.Module):
 
 
 def make_data(root: Path, cases: int, slices: int) -> tuple[Path, float]:
-    """Phantom scans in the WMH layout, sliced at 256 x 256; returns the folder and seconds a slice of slicing."""
+    """Phantom scans in the WMH layout, sliced at 256 x 256; returns the folder and seconds per slice of slicing."""
     subprocess.run(
         [
             sys.executable,
@@ -87,7 +87,7 @@ class PlainDataset(torch.utils.data.Dataset):
 
 
 def plain_epoch(folder: Path, batch_size: int) -> float:
-    """Seconds a slice of a plain epoch: DataLoader workers, online maps, metrics of each batch on the CPU."""
+    """Seconds per slice of a plain epoch: DataLoader workers, online maps, metrics of each batch on the CPU."""
     loader = torch.utils.data.DataLoader(PlainDataset(folder), batch_size, shuffle=True, num_workers=core_count())
     network = PixelNetwork(2, 2)
     optimiser = torch.optim.Adam(network.parameters())
@@ -106,7 +106,7 @@ def plain_epoch(folder: Path, batch_size: int) -> float:
 
 
 def our_epoch(data: Path, batch_size: int) -> tuple[float, float]:
-    """Seconds a slice of our training epoch and of our validation, with the same network."""
+    """Seconds per slice of our training epoch and of our validation, with the same network."""
     networks.NETWORKS["pixel"] = PixelNetwork
     settings = replace(PAPER, contour="boundary", network="pixel", batch_size=batch_size, precision="fp32")
     trainer = Trainer(settings, read_meta(data), torch.device("cpu"))
@@ -140,7 +140,7 @@ def memory(data: Path) -> tuple[float, float]:
 
 
 def scipy_slicing(data: Path) -> float:
-    """Seconds a slice of SciPy's 2D and 3D maps alone, on the same labels, in one process."""
+    """Seconds per slice of SciPy's 2D and 3D maps alone, on the same labels, in one process."""
     meta = read_meta(data)
     case = meta.cases[0]
     label = np.stack(
@@ -157,8 +157,8 @@ def scipy_slicing(data: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=4, help="phantom scans")
-    parser.add_argument("--slices", type=int, default=48, help="slices a scan")
-    parser.add_argument("--batch-size", type=int, default=8, help="slices a step")
+    parser.add_argument("--slices", type=int, default=48, help="slices per scan")
+    parser.add_argument("--batch-size", type=int, default=8, help="slices per step")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data, slicing = make_data(Path(folder), args.cases, args.slices)
@@ -170,15 +170,15 @@ def main() -> None:
     print(f"{processor()}, {core_count()} cores, {platform.system()}, torch {package_version('torch')}")
     print(f"WMH phantom, {args.cases} x {args.slices} slices of 256 x 256, batch {args.batch_size}\n")
     rows = [
-        ("slicing with both maps, ms a slice", slicing * 1e3, "SciPy's maps alone, one process", maps * 1e3),
-        ("training outside the network, ms a slice and epoch", trained * 1e3, "files, online maps", plain * 1e3),
+        ("slicing with both maps, ms per slice", slicing * 1e3, "SciPy's maps alone, one process", maps * 1e3),
+        ("training outside the network, ms per slice and epoch", trained * 1e3, "files, online maps", plain * 1e3),
         ("peak memory of loading, MiB", peak * 1024, "resident set", size * 1024),
     ]
     print("| what | ours | beside it | beside it / ours |\n| --- | --- | --- | --- |")
     for what, ours, name, baseline in rows:
         print(f"| {what} | {ours:.2f} | {name}: {baseline:.2f} | {baseline / ours:.2f} |")
-    print(f"| validation outside the network with 3D HD95, ms a slice | {validated * 1e3:.2f} | | |")
-    print(f"| image, label and both maps on the disk, MB a slice | {on_disk:.2f} | | |")
+    print(f"| validation outside the network with 3D HD95, ms per slice | {validated * 1e3:.2f} | | |")
+    print(f"| image, label and both maps on the disk, MB per slice | {on_disk:.2f} | | |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Exact distance maps against SciPy: numpy's slices and volumes on the CPU, batches of tensors on the device at hand.
+"""Exact distance maps against SciPy: numpy's slices and volumes on the CPU, batches of tensors on the device.
 
     python scripts/bench_distance.py [--masks FOLDER] [--limit N]
 

@@ -42,7 +42,7 @@ def in_turns(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, flo
 
 
 def epoch(trainer: Trainer, steps: int | None = None) -> float:
-    """Milliseconds a slice of one epoch, or of its first steps."""
+    """Milliseconds per slice of one epoch, or of its first steps."""
     trainer.new_epoch()
     order = trainer.order(0)[: None if steps is None else steps * trainer.settings.batch_size]
     trainer.forward.train()
@@ -57,14 +57,14 @@ def epoch(trainer: Trainer, steps: int | None = None) -> float:
 
 
 def compare_residences(data: Path, rounds: int) -> dict[str, float]:
-    """Milliseconds a slice and epoch of everything but the network, with warm files."""
+    """Milliseconds per slice and epoch of everything but the network, with warm files."""
     NETWORKS["pixel"] = PixelNetwork
     trainers = {name: build(data, resident=name, network="pixel") for name in ("host", "stream")}
     return in_turns({name: lambda trainer=trainer: epoch(trainer) for name, trainer in trainers.items()}, rounds)
 
 
 def compare_precisions(data: Path, width: int, rounds: int) -> dict[str, float]:
-    """Milliseconds a slice of a step with the UNet in float32 and under bfloat16 autocast."""
+    """Milliseconds per slice of a step with the UNet in float32 and under bfloat16 autocast."""
     trainers = {
         name: build(data, width=width, precision=name, batch_size=2) for name in ("fp32", "bf16")
     }
@@ -121,7 +121,7 @@ def validation_share(data: Path, step: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=4, help="phantom scans")
-    parser.add_argument("--slices", type=int, default=48, help="slices a scan")
+    parser.add_argument("--slices", type=int, default=48, help="slices per scan")
     parser.add_argument("--width", type=int, default=16, help="of the UNet whose precisions are compared")
     parser.add_argument("--rounds", type=int, default=4, help="measurements, of which the best counts")
     args = parser.parse_args()
@@ -135,7 +135,7 @@ def main() -> None:
     threads = f"{torch.get_num_threads()} threads of {core_count()} cores"
     print(f"{processor()}, {threads}, {platform.system()}, torch {package_version('torch')}")
     print(f"WMH phantom, {args.cases} x {args.slices} slices of 256 x 256\n")
-    print("| what | ms a slice | beside it | ratio |\n| --- | --- | --- | --- |")
+    print("| what | ms per slice | beside it | ratio |\n| --- | --- | --- | --- |")
     host, stream, fp32, bf16 = (found[name] for found in (residence, precision) for name in found)
     print(f"| training outside the network, streamed | {stream:.2f} | resident {host:.2f} | {host / stream:.2f} |")
     print(f"| step of the UNet of width {args.width}, bf16 | {bf16:.1f} | fp32 {fp32:.1f} | {fp32 / bf16:.2f} |")

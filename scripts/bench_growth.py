@@ -79,8 +79,8 @@ def measure(data: Path, resident: str, width: int = 0, limit: int | None = None)
 
 
 def growth(folder: Path, sizes: list[int]) -> list[str]:
-    lines = ["| slices | where | reading, ms a slice | training outside the network, ms a slice | memory added, MiB |",
-             "| --- | --- | --- | --- | --- |"]
+    header = "| slices | where | reading, ms per slice | training without network, ms per slice | memory added, MiB |"
+    lines = [header, "| --- | --- | --- | --- | --- |"]
     for count in progress(sizes, desc="growth", unit="size"):
         data = make_linked_data(folder / str(count), train=count, val=80, channels=2, size=32)
         for resident in ("host", "stream"):
@@ -99,7 +99,7 @@ def streaming(folder: Path, size: int, width: int, count: int) -> list[str]:
             epochs.append(measure(data, resident, width)["epoch_ms"])
     best = {resident: min(epochs) for resident, epochs in turns.items()}
     return [f"UNet of width {width}, {count} slices of {size} x {size}: resident {best['host']:.1f}, streamed "
-            f"{best['stream']:.1f} ms a slice: {100 * best['host'] / best['stream']:.0f} % of the resident speed"]
+            f"{best['stream']:.1f} ms per slice: {100 * best['host'] / best['stream']:.0f} % of the resident speed"]
 
 
 def limited(folder: Path, count: int, size: int, limit_mib: int) -> list[str]:
@@ -112,7 +112,7 @@ def limited(folder: Path, count: int, size: int, limit_mib: int) -> list[str]:
             lines.append(f"- {resident}: {found['error']}")
         else:
             epoch, peak = found["epoch_ms"], found["peak_mib"]
-            lines.append(f"- {resident}: an epoch at {epoch:.1f} ms a slice, {peak:.0f} MiB added")
+            lines.append(f"- {resident}: an epoch at {epoch:.1f} ms per slice, {peak:.0f} MiB added")
     return lines
 
 

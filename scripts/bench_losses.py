@@ -1,4 +1,4 @@
-"""Time of a training step with each loss, in the form of Table 2 (Kervadec et al. 2021), on the device at hand.
+"""Time of a training step with each loss, in the form of Table 2 (Kervadec et al. 2021), on the device of this machine.
 
 Each row is timed on random slices of the sizes of ISLES (5 channels, batch 4) and WMH (2 channels, batch 8): a whole
 step (image to updated weights) of the reference UNet, and the losses alone (logits to their gradient). Rows take turns,
@@ -160,7 +160,7 @@ def table(rows: list[dict], args: argparse.Namespace, device: torch.device) -> s
         else f"{processor()}, {torch.get_num_threads()} threads"
     )
     lines = [
-        f"Seconds a batch, mean (sd) of {args.repeats}: UNet of width {args.width} at {args.size} x {args.size} on "
+        f"seconds per batch, mean (sd) of {args.repeats}: UNet of width {args.width} at {args.size} x {args.size} on "
         f"{name}, torch {package_version('torch')}. Beside it the losses alone, forward and backward, in ms (median), "
         "and the paper's figure (width 64, GTX 1080 Ti).",
         "",

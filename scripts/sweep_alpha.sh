@@ -4,7 +4,7 @@
 #   scripts/sweep_alpha.sh DATASET "0.001 0.01 0.1 1"
 #   STRATEGIES="increase rebalance" SEEDS="0 1 2" JOBS=2 NAME=sweep ARGS="--epochs 50" scripts/sweep_alpha.sh isles "0.01 0.1"
 #
-# Runs that exist are used as they are, killed ones go on. The other variables of the Makefile (RAW, DEVICE, ...) pass through.
+# Runs that exist are used as they are, killed ones resume. The other variables of the Makefile (RAW, DEVICE, ...) pass through.
 set -euo pipefail
 
 if [[ $# -ne 2 ]]; then

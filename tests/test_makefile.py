@@ -77,7 +77,7 @@ def test_from_zips_to_a_table(project):
     assert again.returncode == 0 and "train.py" not in again.stdout and "preprocess.py" not in again.stdout
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
     # A table of one's own, and the tests of its rows against the baseline; then every figure and the report.
-    own = make(project, "isles-two", f"TABLE_two={' '.join(rows)}", "SEEDS=0 1", "RAW=raw/isles")
+    own = make(project, "isles-two", f"TABLE_two={' '.join(rows)}", "RAW=raw/isles", *TINY)
     assert own.returncode == 0 and "paired over 1 validation cases" in own.stdout and "train.py" not in own.stdout
     line = next(csv.DictReader((results / "two-tests.csv").open()))
     assert (line["row"], line["baseline"], line["metric"]) == (rows[1], "gdl", "dsc")
@@ -151,15 +151,19 @@ def test_bad_raw_data_leaves_no_data_set(project):
     assert not (project / "data" / "wmh").exists()
 
 
-def test_more_rows_than_a_figure_can_tell_apart_are_drawn_a_table_each(project):
-    rows = re.findall(r"^ROW_(\S+)", (project / "experiments.mk").read_text(), re.MULTILINE)
-    for row in rows:
-        run = project / "results" / "wmh-demo" / row / "seed0"
-        run.mkdir(parents=True)
-        (run / "metrics.csv").touch()
+def test_figures_know_the_tables_of_their_data_set(project):
     text = make(project, "-n", "wmh-demo-curves").stdout
-    shutil.rmtree(project / "results" / "wmh-demo")
-    assert [*re.findall(r"--name (\S+)", text)] == ["curves-midl", "curves-table1", "curves-table3"]
+    assert re.findall(r"--table (\S+)", text) == ["midl", "table1", "table3"] and "--baseline" not in text
+    text = make(project, "-n", "busi-demo-figures").stdout
+    assert "--table table1 ce ce-boundary-combination" in text and "--baseline ce" in text
+
+
+def test_the_environment_makes_no_row(project, monkeypatch):
+    monkeypatch.setenv("ROW_mine", "--region dice")
+    monkeypatch.setenv("TABLE_mine", "gdl")
+    assert "mine" not in make(project, "help").stdout
+    assert make(project, "isles-mine").returncode == 2
+    assert "--region dice" in make(project, "-n", "isles-mine", "ROW_mine=--region dice", "RAW=raw/isles").stdout
 
 
 def test_a_demo_is_never_made_from_the_users_data(project):
@@ -185,11 +189,77 @@ def test_every_row_of_every_table_has_flags_that_train_accepts(project):
     rows = dict(re.findall(r"^ROW_(\S+)\s*:= (.+)$", text, re.MULTILINE))
     for name, flags in rows.items():
         args, _ = train.parse(["--data", "d", "--out", "o", *flags.split()])
-        assert ("boundary" in name) == (args.contour == "boundary") and ("hausdorff" in name) == (
-            args.contour == "hausdorff"
-        )
+        is_boundary = args.contour == "boundary" or args.region_wise_map == "boundary"
+        assert ("boundary" in name) == is_boundary and ("hausdorff" in name) == (args.contour == "hausdorff")
         assert (args.maps == "3d") == name.endswith("-3d")
     # Every row of the papers' tables has a target of its name.
-    for table in ("media2021_table1", "media2021_table3", "midl2019_table1"):
+    tables = ("media2021_table1", "media2021_table3", "midl2019_table1", "regionwise2022_tables2-4", "busi_table1")
+    for table in tables:
         for line in csv.DictReader((project / "published" / f"{table}.csv").open()):
             assert line["row"] in rows
+
+
+OTHER_OPTIONS = {
+    "--width": {"ARGS": "--width 8 --epochs 2"},
+    "--epochs": {"ARGS": "--width 16 --epochs 3"},
+    "--size": {"SLICE_ARGS": "--size 48 --val 1"},
+    "--val": {"SLICE_ARGS": "--size 32 --val 2"},
+    "--source": {"RAW": "raw/wmh"},
+    "--tolerance": {"EVAL_ARGS": "--tolerance 3"},
+    "--checkpoint": {"EVAL_ARGS": "--checkpoint last"},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(project):
+    """A finished run of one seed, in folders of its own."""
+    done = make(project, "isles-gdl", *options())
+    assert done.returncode == 0, done.stderr
+    return project
+
+
+def options(**other):
+    chosen = {"RAW": "raw/isles", "SLICE_ARGS": "--size 32 --val 1", "ARGS": "--width 16 --epochs 2", "SEEDS": "0",
+              "DATA": "honest/data", "RESULTS": "honest/results"}
+    return [f"{name}={value}" for name, value in {**chosen, **other}.items()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", OTHER_OPTIONS)
+def test_make_never_passes_with_other_options_than_those_of_the_finished_runs(finished, flag):
+    before = {path: path.read_bytes() for path in (finished / "honest").rglob("*") if path.suffix in (".csv", ".json")}
+    for _ in range(2):      # neither at once nor when asked again
+        refused = make(finished, "isles-gdl", *options(**OTHER_OPTIONS[flag]))
+        assert refused.returncode == 2, refused.stdout
+        (line,) = [line for line in refused.stderr.splitlines() if ": error: " in line]
+        assert flag in line and "found" in line and re.search(r"\b(RESULTS|DATA)=", line) and "remove" in line
+    assert before == {path: path.read_bytes() for path in before}
+    again = make(finished, "isles-gdl", *options())
+    assert again.returncode == 0 and "DSC" in again.stdout, again.stderr
+    # Nothing to ask any more: the finished table is there at once.
+    assert ".py" not in make(finished, "isles-gdl", *options()).stdout
+
+
+@pytest.mark.slow
+def test_the_same_options_in_other_words_pass(finished):
+    asked = make(finished, "isles-gdl", *options(ARGS="--epochs=2   --width=16 --lr 0.001"))
+    assert asked.returncode == 0 and "--check" in asked.stdout, asked.stderr
+    assert make(finished, "isles-gdl", *options()).returncode == 0
+
+
+@pytest.mark.slow
+def test_slices_made_anew_with_other_options_are_noticed(finished, tmp_path):
+    data, results = tmp_path / "data", tmp_path / "results"
+    shutil.copytree(finished / "honest" / "results", results)
+    folders = {"DATA": str(data), "RESULTS": str(results)}
+    refused = make(finished, "isles-gdl", *options(SLICE_ARGS="--size 48 --val 1", **folders))
+    assert refused.returncode == 2 and "other slices" in refused.stderr, refused.stderr
+    shutil.rmtree(data)
+    (data.with_name("data") / ".isles.options").unlink(missing_ok=True)
+    assert make(finished, "isles-gdl", *options(**folders)).returncode == 0
+
+
+def test_variants_live_side_by_side(project):
+    text = make(project, "-n", "isles-gdl", "DATA=other/data", "RESULTS=other/results", "RAW=raw/isles").stdout
+    assert "--dest other/data/isles" in text and "--out other/results/isles/gdl/seed0" in text
+    assert " data/" not in text and " results/" not in text

@@ -25,7 +25,7 @@ def test_the_benchmark_prints_its_table():
     assert done.returncode == 0, done.stderr
     rows = dict(re.findall(r"^\| ([a-z][^|]+) \| ([\d.]+) \|", done.stdout, re.MULTILINE))
     assert len(rows) == 5 and all(float(value) > 0 for value in rows.values())
-    assert float(rows["image, label and both maps on the disk, MB a slice"]) < 0.86
+    assert float(rows["image, label and both maps on the disk, MB per slice"]) < 0.86
 
 
 @pytest.mark.slow

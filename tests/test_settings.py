@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import evaluate
 from raw_files import call
 
 import train
@@ -163,3 +164,30 @@ def test_auto_precision_keeps_that_of_the_run(first_stage, monkeypatch):
     assert call(train, "--data", "fx/data", "--out", "new", *FLAGS, "--epochs", 1, monkeypatch=monkeypatch) == 0
     assert read_settings(Path("new")).precision == "bf16"
     assert torch.load("new/last.pt", weights_only=True)["epoch"] == 0
+
+
+def printed_row(text: str) -> list[str]:
+    """The cells of the row in a printed table of one row."""
+    return [cell.strip() for cell in text.splitlines()[2].strip("| ").split("|")]
+
+
+def test_runs_of_the_first_stage_are_averaged_as_then(first_stage, monkeypatch, capsys):
+    assert call(evaluate, "table", "fx/results", "--rows", "gdl-boundary", "--name", "t", monkeypatch=monkeypatch) == 0
+    ours, theirs = printed_row(capsys.readouterr().out), printed_row((first_stage / "table.txt").read_text())
+    assert ours[:3] == theirs[:3] == ["gdl-boundary", "0.023 (0.032)", "15.35 (8.99)"]
+
+
+def test_a_seed_of_today_is_averaged_with_those_of_the_first_stage(first_stage, monkeypatch, capsys):
+    out = first_stage / "results" / "gdl-boundary" / "seed2"
+    flags = ("--data", "fx/data", "--out", out, *FLAGS, "--epochs", 2, "--seed", 2, "--precision", "fp32")
+    assert call(train, *flags, monkeypatch=monkeypatch) == 0
+    assert call(evaluate, "run", out, monkeypatch=monkeypatch) == 0
+    assert call(evaluate, "table", "fx/results", "--rows", "gdl-boundary", "--name", "t", monkeypatch=monkeypatch) == 0
+    table = capsys.readouterr().out.split("over 1 volumes\n")[-1]
+    assert "3" in printed_row(table)
+    other = first_stage / "results" / "gdl-boundary" / "seed3"
+    flags = (*flags[:3], other, *FLAGS, "--epochs", 2, "--seed", 3, "--precision", "fp32", "--weight-decay", 0.1)
+    assert call(train, *flags, monkeypatch=monkeypatch) == 0
+    assert call(evaluate, "run", other, monkeypatch=monkeypatch) == 0
+    assert call(evaluate, "table", "fx/results", "--rows", "gdl-boundary", "--name", "t", monkeypatch=monkeypatch) == 2
+    assert "found weight_decay 0.1 instead of 0.0" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What makes a run repeatable: seeds, the states of every generator, and checkpoints that a kill leaves whole."""
+"""Checkpoints: seeds, the state of every random generator, and files that a kill leaves whole."""
 
 import random
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What stops a run in good order: a request from outside, or memory that is not there."""
+"""Graceful interruption and out-of-memory errors."""
 
 import contextlib
 import os
