@@ -54,11 +54,13 @@ CONTOUR_LOSSES: dict[str, type[Loss]] = {
 class Objective(nn.Module):
     """The weighted sum of a regional and a contour loss, either of which may be absent (Eq. 6).
 
-    `region` and `contour` are names of the tables above, or "none"; `options` has keyword arguments of losses by name.
+    `region` and `contour` are names of the tables above, or "none"; `options` has keyword arguments of losses by name;
+    `contour_alone` is the weight of a contour loss without a regional one.
     """
 
-    def __init__(self, region: str, contour: str, options: Mapping[str, Mapping]):
+    def __init__(self, region: str, contour: str, options: Mapping[str, Mapping], *, contour_alone: float = 1.0):
         super().__init__()
+        self.contour_alone = contour_alone
         self.region = None if region == "none" else REGION_LOSSES[region](**options.get(region, {}))
         self.contour = None if contour == "none" else CONTOUR_LOSSES[contour](**options.get(contour, {}))
 
@@ -79,10 +81,10 @@ class Objective(nn.Module):
         return sum(parts)
 
     def weights(self, schedule: Schedule, epoch: int) -> tuple[float, float]:
-        """The schedule's weights; a loss without the other has weight 1."""
-        if self.region is None or self.contour is None:
-            return float(self.region is not None), float(self.contour is not None)
-        return schedule.weights(epoch)
+        """The schedule's weights; those of a loss without the other do not change over the epochs."""
+        if self.region is None:
+            return 0.0, self.contour_alone
+        return (1.0, 0.0) if self.contour is None else schedule.weights(epoch)
 
     def map_name(self, *, phi: str, region_wise: str | None) -> str | None:
         """The map that the losses need beside the labels: ``phi``, a region-wise kind (by default the loss's own), or

@@ -76,12 +76,14 @@ def add_loss_flags(group: Any) -> None:
 
 def add_protocol_flags(group: Any) -> None:
     group.add_argument("--protocol", choices=list(PROTOCOLS), type=current_word, default="paper",
-                       help="sets the flags of this group that are left out, and --alpha")
+                       help="sets the flags of this group that are left out, and --alpha, --betas and --precision")
     add_setting(group, "lr_rule", "how the learning rate falls")
     add_setting(group, "selection", "validation DSC that chooses the epoch")
     add_setting(group, "distance_map", "signed distances")
     add_setting(group, "hausdorff", "distances inside the Hausdorff loss")
     add_setting(group, "gdl_absent", "weight in the generalised Dice loss of a class that an image does not have")
+    add_setting(group, "cross_entropy", "logarithm and distances in the cross-entropies and the focal loss")
+    add_setting(group, "contour_alone_weight", "weight of a contour loss without a regional one")
 
 
 def add_execution_flags(group: Any) -> None:

@@ -21,11 +21,19 @@ class Batch:
     log_probs: Tensor                   # (B, C, *spatial) log-softmax, taken over all K classes
     target: Tensor                      # (B, C, *spatial) one-hot label, or map; same dtype
     spacing: Sequence[float] | Tensor   # (ndim,) or (B, ndim) in mm; ones if the caller gave none
+    all_log_probs: Tensor               # (B, K, *spatial) log-softmax of all classes
+    classes: tuple[int, ...]            # the C selected ones
 
     @property
     def probs(self) -> Tensor:
         """Softmax (B, C, *spatial)."""
         return self.log_probs.exp()
+
+    @property
+    def prediction(self) -> Tensor:
+        """Masks (B, C, *spatial) of the most probable of all K classes; the lower of two that are equal."""
+        largest = self.all_log_probs.detach().exp().argmax(dim=1)               # (B, *spatial)
+        return torch.stack([largest == c for c in self.classes], dim=1)         # (B, C, *spatial)
 
 
 class Loss(nn.Module):
@@ -92,12 +100,14 @@ class Loss(nn.Module):
         spacing = (1.0,) * (logits.ndim - 2) if spacing is None else spacing
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-            log_probs = _channels(logits.log_softmax(dim=1), classes)           # (B, C, *spatial)
+            all_log_probs = logits.log_softmax(dim=1)                           # (B, K, *spatial)
+            log_probs = _channels(all_log_probs, classes)                       # (B, C, *spatial)
             if self.target_kind == "label":
                 target = torch.stack([target == c for c in classes], dim=1)     # (B, C, *spatial)
             else:
                 target = _channels(target, classes)                             # (B, C, *spatial)
-            return self.compute(Batch(log_probs, target.to(log_probs.dtype), spacing)).mean()
+            batch = Batch(log_probs, target.to(log_probs.dtype), spacing, all_log_probs, classes)
+            return self.compute(batch).mean()
 
     def compute(self, batch: Batch) -> Tensor:
         """Values of any shape, whose mean is the loss; for subclasses to write."""
@@ -115,6 +125,13 @@ def non_negative(name: str, value: float) -> float:
     """The value of a setting; ValueError unless it is a finite number of at least 0."""
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name}: expected a finite number of at least 0, found {value}")
+    return value
+
+
+def one_of(name: str, value: str, choices: Sequence[str]) -> str:
+    """The value of a setting; ValueError unless it is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected {' or '.join(choices)}, found {value!r}")
     return value
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from boundary_loss.base import Batch, Loss, non_negative, weighted_mean
+from boundary_loss.base import Batch, Loss, non_negative, one_of, weighted_mean
 from boundary_loss.distance import CONVENTIONS, unsigned_distance
-from boundary_loss.transform import edt
+from boundary_loss.transform import edt_with_phantom
 
 
 class _SoftmaxTimesMap(Loss):
@@ -56,7 +56,8 @@ class Hausdorff(Loss):
         beta: the power of the distances.
         one_sided: leave out the distances to the prediction's boundary.
         convention: "paper", or "authors" for their code: distances inside the masks only, in pixels, the prediction's
-            truncated to integers.
+            truncated to integers; the prediction is the most probable class; a mask that fills the image has the
+            distances that SciPy gives it (`signed_distance`).
         classes: the classes that count; None: all but the background, class 0.
     """
 
@@ -72,27 +73,28 @@ class Hausdorff(Loss):
         classes: Sequence[int] | None = None,
     ) -> None:
         super().__init__(classes)
-        if convention not in CONVENTIONS:
-            raise ValueError(f"convention: expected {' or '.join(CONVENTIONS)}, found {convention!r}")
         self.beta = non_negative("beta", beta)
         self.one_sided = one_sided
-        self.convention = convention
+        self.convention = one_of("convention", convention, CONVENTIONS)
 
     def compute(self, batch: Batch) -> Tensor:
         probs = batch.probs
         powers = self.distances(batch.target > 0, batch.spacing).pow(self.beta)         # (B, C, *spatial)
         if not self.one_sided:
-            distances = self.distances(probs.detach() >= 0.5, batch.spacing)            # (B, C, *spatial)
-            distances = distances.trunc() if self.convention == "authors" else distances
-            powers = powers + distances.pow(self.beta)
+            powers = powers + self.predicted_distances(batch).pow(self.beta)
         return (batch.target - probs).square() * powers                                 # (B, C, *spatial)
 
     def distances(self, mask: Tensor, spacing: Sequence[float] | Tensor) -> Tensor:
         """Distances that weigh the errors, of masks (B, C, *spatial), in mm or, as the authors', in pixels."""
         if self.convention == "paper":
             return unsigned_distance(mask, spacing)
-        inside = edt(mask, (1.0,) * (mask.ndim - 2))
-        return inside.masked_fill(torch.isinf(inside), 0.0)
+        return edt_with_phantom(mask, (1.0,) * (mask.ndim - 2))
+
+    def predicted_distances(self, batch: Batch) -> Tensor:
+        """`distances` of the prediction's masks (B, C, *spatial)."""
+        if self.convention == "paper":
+            return self.distances(batch.probs.detach() >= 0.5, batch.spacing)
+        return self.distances(batch.prediction, batch.spacing).trunc()
 
 
 class RegionWise(_SoftmaxTimesMap):

@@ -71,8 +71,9 @@ def signed_distance(
     Args:
         mask: bool array on 1 to 3 axes.
         spacing: size of a voxel in mm, one number per axis; None: 1 each.
-        convention: "paper", or "authors" for their code: -(D - 1) inside whatever the spacing, and a 2D map is
-            truncated toward zero.
+        convention: "paper", or "authors" for their code: -(D - 1) inside whatever the spacing, a 2D map is truncated
+            toward zero, and in a full mask D is what SciPy gives: the distance to a voxel that does not exist, at
+            index -1 of the first axis and 0 of the others.
 
     Returns:
         float32 of the mask's shape, in mm.
@@ -99,7 +100,7 @@ def distance_maps(
 ) -> np.ndarray:
     """Level-set functions of all classes (Kervadec et al. 2021, Eq. 4): the target phi of the boundary loss.
 
-    A class that is absent, or fills the array, has the zero map.
+    A class that is absent, or fills the array, has the zero map; by the authors' convention only one that is absent.
 
     Args:
         label: integers or bool (*spatial) on 1 to 3 axes, values 0 to num_classes - 1.
@@ -234,7 +235,7 @@ def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
 
 def _authors_map(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
     """The authors' signed map; through SciPy in float64, as theirs: truncation would magnify rounding."""
-    if mask.all() or not mask.any():
+    if not mask.any():
         return np.zeros(mask.shape, np.float32)
     outside = ndimage.distance_transform_edt(~mask, sampling=spacing)
     inside = ndimage.distance_transform_edt(mask, sampling=spacing)

@@ -18,18 +18,15 @@ from boundary_loss.contour import (
     RegionWiseCrossEntropy,
     RegionWiseSquared,
 )
+from boundary_loss.cross_entropy import CrossEntropy, DistanceWeightedCrossEntropy, Focal, WeightedCrossEntropy
 from boundary_loss.regional import (
-    CrossEntropy,
     Dice,
     DiceCrossEntropy,
     DiceFocal,
-    DistanceWeightedCrossEntropy,
     ExponentialLogarithmic,
-    Focal,
     FocalTversky,
     GeneralizedDice,
     Tversky,
-    WeightedCrossEntropy,
 )
 
 __all__ = [

@@ -52,6 +52,22 @@ def edt(mask: np.ndarray | Tensor, spacing: Spacing = None) -> np.ndarray | Tens
     return transform_array(mask, as_spacing(spacing, mask.ndim))
 
 
+def edt_with_phantom(mask: Tensor, spacing: Sequence[float] | Tensor) -> Tensor:
+    """`edt` of a batch (B, C, *spatial), whose full masks have the distances that SciPy gives them.
+
+    Where SciPy finds no False element, it measures to a voxel that does not exist, at index -1 of the first spatial
+    axis and 0 of the others.
+    """
+    distances = edt(mask, spacing)                                                          # (B, C, *spatial)
+    sizes = _spacing_rows(spacing, mask.device)                                             # (B or 1, ndim)
+    ndim, squared = sizes.shape[1], distances.new_zeros(())
+    for axis in range(ndim):
+        steps = torch.arange(mask.shape[axis - ndim], device=mask.device) + int(axis == 0)
+        steps = steps.view(-1, *[1] * (ndim - 1 - axis))                                    # (L, 1, ...)
+        squared = squared + (steps * sizes[:, axis].view(-1, *[1] * (ndim + 1))).square()
+    return torch.where(torch.isinf(distances), squared.sqrt(), distances)
+
+
 def transform_array(labels: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
     """Distance of each non-zero element to the nearest one of another label, through the edt package."""
     # The package takes the spacings in the order of a C-contiguous array's axes.

@@ -72,8 +72,9 @@ def compute_maps(files: PartFiles, case: SlicedCase, label: np.ndarray, out: np.
     classes, maps = files.classes, files.maps
     convention = files.convention or "paper"
     if maps == "phi3d":
-        spacing = (case.spacing[2], *case.spacing[:2])
-        out[...] = distance_maps(label, classes, spacing, convention=convention).swapaxes(0, 1)
+        # Axes as in slicing: where the authors' map of a full mask begins depends on their order.
+        volume = np.moveaxis(label, 0, -1)                                                  # (H, W, Z)
+        out[...] = np.moveaxis(distance_maps(volume, classes, case.spacing, convention=convention), -1, 0)
         return
     for z, one in enumerate(label):
         if maps == "phi2d":

@@ -135,6 +135,8 @@ def test_a_schedule_has_epochs_of_its_own():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"contour_alone_weight": 0.0}, "--contour-alone-weight: expected a positive number, found 0.0"),
+        ({"contour_alone_weight": float("nan")}, "--contour-alone-weight: expected a positive number, found nan"),
         ({"width": 0}, "--width: expected at least 1, found 0"),
         ({"alpha": "steep"}, "--alpha: expected one of constant, .*, found steep"),
         ({"betas": (0.9, 1.0)}, "--betas: expected two numbers from 0 to below 1, found \\(0.9, 1.0\\)"),

@@ -113,7 +113,7 @@ def test_the_front_door_names_what_is_there_and_every_loss():
     assert sorted(boundary_loss.__all__) == boundary_loss.__all__
     assert all(hasattr(boundary_loss, name) for name in boundary_loss.__all__)
     assert set(boundary_loss.losses.__all__) <= set(boundary_loss.__all__)
-    defined = vars(boundary_loss.regional) | vars(boundary_loss.contour)
+    defined = vars(boundary_loss.cross_entropy) | vars(boundary_loss.regional) | vars(boundary_loss.contour)
     losses = {n for n, found in defined.items() if isinstance(found, type) and issubclass(found, boundary_loss.Loss)}
     assert {name for name in losses if not name.startswith("_")} == set(boundary_loss.losses.__all__) - {"Batch"}
 

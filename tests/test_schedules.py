@@ -63,7 +63,7 @@ def test_contour_weight_grows_without_leaving_the_unit_interval(name):
     assert contours[-1] <= 1
 
 
-def test_reference_weights_sum_to_101_percent_until_the_floor():
+def test_authors_weights_sum_to_101_percent_until_the_floor():
     weights = run("authors")
     assert [sum(w) for w in weights[:91]] == pytest.approx([1.01] * 91)
     assert weights[90] == pytest.approx((0.1, 0.91))

@@ -61,8 +61,12 @@ def test_a_run_of_the_first_stage_resumes(first_stage, monkeypatch, capsys):
 
 def test_a_run_of_the_first_stage_with_the_authors_protocol_resumes(first_stage, monkeypatch, capsys):
     run = first_stage / "results-reference" / "gdl-boundary" / "seed0"
-    flags = (*FLAGS, "--epochs", 3, "--resume", "--protocol", "authors")
-    assert call(train, "--data", "fx/data-reference", "--out", run, *flags, monkeypatch=monkeypatch) == 0
+    flags = ("--data", "fx/data-reference", "--out", run, *FLAGS, "--epochs", 3, "--resume", "--protocol", "authors")
+    # The protocol of that time had no switch for these.
+    of_then = ("--betas", 0.9, 0.999, "--contour-alone-weight", 1, "--cross-entropy", "paper")
+    assert call(train, *flags, monkeypatch=monkeypatch) == 2
+    assert "contour_alone_weight 0.1, found one with 1.0" in capsys.readouterr().err
+    assert call(train, *flags, *of_then, monkeypatch=monkeypatch) == 0
     assert json.loads((run / "config.json").read_text())["settings"]["alpha"] == "authors"
 
 
@@ -78,6 +82,7 @@ def changed(setting):
         "gdl_absent": "authors", "maps": "3d", "dataset": "wmh", "data_fingerprint": "0",
         "region_classes": "all", "contour_classes": "all", "alpha_epochs": 50, "optimiser": "sgd", "betas": (0.9, 0.99),
         "weight_decay": 0.1, "width": 8, "gradient_clip": 12.0, "augment": "flips",
+        "cross_entropy": "authors",
     }
     if setting.name in others:
         return others[setting.name]

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from medpy.metric import binary
-from raw_files import call
+from raw_files import call, isles_path, make_isles, save_nifti
 from training_runs import SMALL, assert_same_run, run, same
 
 import dataloader
+import preprocess
 import train
 from boundary_loss.losses import Boundary, GeneralizedDice
 from evaluation.prediction import load_model
@@ -74,9 +75,19 @@ def test_the_logged_validation_is_that_of_independent_code(sliced, tmp_path):
     assert float(row["val_loss"]) == pytest.approx(float(region + 0.01 * contour), rel=1e-4)
 
 
-@pytest.mark.parametrize(("region", "contour", "weights"), [("none", "boundary", (0, 1)), ("focal", "none", (1, 0))])
-def test_a_loss_alone_has_weight_one(sliced, tmp_path, region, contour, weights):
-    log = run(sliced, tmp_path / "run", "--region", region, "--contour", contour, "--epochs", "1")
+@pytest.mark.parametrize(
+    ("region", "contour", "flags", "weights"),
+    [
+        ("none", "boundary", (), (0, 1)),
+        ("focal", "none", (), (1, 0)),
+        ("none", "boundary", ("--protocol", "authors"), (0, 0.1)),
+        ("focal", "none", ("--protocol", "authors"), (1, 0)),
+    ],
+)
+def test_a_loss_alone_has_weight_one_and_a_contour_loss_a_tenth_by_the_authors(
+    sliced, tmp_path, region, contour, flags, weights
+):
+    log = run(sliced, tmp_path / "run", "--region", region, "--contour", contour, "--epochs", "1", *flags)
     assert (float(log[0]["region_weight"]), float(log[0]["contour_weight"])) == weights
     missing = "train_region" if region == "none" else "train_contour"
     assert math.isnan(float(log[0][missing])) and math.isfinite(float(log[0]["train_loss"]))
@@ -239,17 +250,21 @@ def parsed(*flags):
 
 
 def test_the_authors_protocol_switches_every_departure_on():
-    def flags(*extra):
-        found = parsed(*extra)
-        return found.alpha, found.lr_rule, found.selection, found.distance_map, found.hausdorff, found.gdl_absent
+    def departures(*flags):
+        found, text = parsed(*flags).to_json(), PAPER.to_json()
+        return {name: value for name, value in found.items() if value != text[name]}
 
-    assert flags() == ("rebalance", "plateau", "volume", "paper", "paper", "largest")
-    assert flags("--protocol", "authors") == ("authors",) * 2 + ("slice",) + ("authors",) * 3
-    assert flags("--protocol", "reference") == flags("--protocol", "authors")  # the word of earlier versions
-    assert flags("--protocol", "authors", "--selection", "volume")[2] == "volume"
-    assert flags("--lr-rule", "authors") == ("rebalance", "authors", "volume", "paper", "paper", "largest")
-    assert flags("--protocol", "authors", "--alpha", "increase")[0] == "authors"  # R2
-    assert flags("--protocol", "authors", "--alpha", "constant")[0] == "constant"
+    every = dict.fromkeys(("alpha", "lr_rule", "distance_map", "hausdorff", "gdl_absent", "cross_entropy"), "authors")
+    every |= {"selection": "slice", "betas": (0.9, 0.99), "contour_alone_weight": 0.1, "precision": "fp32"}
+    assert departures() == {}
+    assert departures("--protocol", "authors") == every
+    assert departures("--protocol", "reference") == every  # the word of earlier versions
+    without = {name: value for name, value in every.items() if name != "selection"}
+    assert departures("--protocol", "authors", "--selection", "volume") == without
+    assert departures("--lr-rule", "authors") == {"lr_rule": "authors"}
+    assert parsed("--protocol", "authors", "--precision", "bf16").precision == "bf16"
+    assert parsed("--protocol", "authors", "--alpha", "increase").alpha == "authors"  # R2
+    assert parsed("--protocol", "authors", "--alpha", "constant").alpha == "constant"
     hausdorff = parsed("--protocol", "authors", "--contour", "hausdorff")
     assert (hausdorff.alpha, hausdorff.alpha_start) == ("constant", 0.1)  # R9
 
@@ -265,32 +280,23 @@ def test_a_run_of_the_authors_protocol(sliced, tmp_path):
 
 @pytest.mark.parametrize("maps", ["phi2d", "phi3d"])
 def test_authors_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path, maps):
-    from raw_files import make_isles
-
-    import preprocess
-
     make_isles(tmp_path / "raw")
+    # A volume without a lesion: its background fills everything (R20).
+    save_nifti(
+        isles_path(tmp_path / "raw", "case_2", "OT"), np.zeros((16, 20, 3), np.uint8), (0.9, 0.8, 5.0),
+        identity_affine=True,
+    )
+    (tmp_path / "split.txt").write_text("case_1\n")
     loaded = []
     for convention in ("paper", "authors"):
-        preprocess.main(
-            [
-                "isles",
-                "--source",
-                str(tmp_path / "raw"),
-                "--dest",
-                str(tmp_path / convention),
-                "--size",
-                "32",
-                "--val",
-                "1",
-                "--distance-map",
-                convention,
-            ]
-        )
+        places = ("--source", tmp_path / "raw", "--dest", tmp_path / convention, "--split", tmp_path / "split.txt")
+        preprocess.main(["isles", *map(str, places), "--size", "32", "--distance-map", convention])
         meta = read_meta(tmp_path / convention)
         loaded.append(dataloader.load_slices(meta, "train", maps=maps, convention="authors").maps)
     stored = dataloader.load_slices(meta, "train", maps=maps).maps
     assert torch.equal(loaded[0], stored) and torch.equal(loaded[1], stored)
+    background = stored[:, 0].flatten(1)
+    assert ((background.amax(dim=1) <= 0) & (background.amin(dim=1) < -10)).any()
     paper = dataloader.load_slices(read_meta(tmp_path / "paper"), "train", maps=maps).maps
     assert not torch.equal(paper, stored)
 

@@ -27,6 +27,7 @@ CHOICES = {
     "selection": ("volume", "slice"),
     "distance_map": CONVENTIONS,
     "hausdorff": CONVENTIONS,
+    "cross_entropy": CONVENTIONS,
     "gdl_absent": ("largest", "authors"),
     "precision": ("auto", "bf16", "fp32"),
 }
@@ -47,6 +48,10 @@ def check_settings(settings: Settings) -> Settings:
         raise InputError(f"--seed: expected less than 2^32, found {settings.seed}")
     if not 0 < settings.lr < math.inf:
         raise InputError(f"--lr: expected a positive number, found {settings.lr}")
+    if not 0 < settings.contour_alone_weight < math.inf:
+        raise InputError(
+            f"--contour-alone-weight: expected a positive number, found {settings.contour_alone_weight}"
+        )
     if not all(0 <= beta < 1 for beta in settings.betas):
         raise InputError(f"--betas: expected two numbers from 0 to below 1, found {settings.betas}")
     if not 0 <= settings.weight_decay < math.inf:

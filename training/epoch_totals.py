@@ -30,7 +30,7 @@ class EpochTotals:
     def add(self, values: Sequence[Tensor], counts: Sequence[Tensor]) -> None:
         """Add one step: its STEP_VALUES, each of shape (), and its counts, each (B, K)."""
         end = self.n_slices + len(counts[0])
-        self.steps[self.n_steps] = torch.stack([value.detach().float() for value in values])
+        self.steps[self.n_steps] = torch.stack([value.detach().to(self.steps.dtype) for value in values])
         self.counts[:, self.n_slices : end] = torch.stack(tuple(counts))
         self.n_steps, self.n_slices = self.n_steps + 1, end
 

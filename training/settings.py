@@ -33,6 +33,7 @@ class Settings:
     alpha_start: float = 0.01
     alpha_step: float = 0.01
     alpha_epochs: int | None = None         # of schedules that are spread over epochs; None: all epochs of the run
+    contour_alone_weight: float = 1.0       # of a contour loss without a regional one
     network: str = "unet"
     width: int | None = 64                  # channels of the unet at full resolution; None: the network has none
     encoder_weights: str | None = None      # digest of the file that the encoder began with
@@ -49,6 +50,7 @@ class Settings:
     distance_map: str = "paper"
     hausdorff: str = "paper"
     gdl_absent: str = "largest"
+    cross_entropy: str = "paper"            # of ce, focal and unet-ce
     precision: str = "auto"                 # of a run that has begun: bf16 or fp32
     compile: bool = True
     deterministic: bool = False
@@ -76,8 +78,8 @@ class Settings:
 PAPER = Settings()
 # What the authors' code does where it departs from the text: docs/FIDELITY.md.
 AUTHORS = replace(
-    PAPER, alpha="authors", lr_rule="authors", selection="slice", distance_map="authors", hausdorff="authors",
-    gdl_absent="authors",
+    PAPER, alpha="authors", contour_alone_weight=0.1, betas=(0.9, 0.99), lr_rule="authors", selection="slice",
+    distance_map="authors", hausdorff="authors", gdl_absent="authors", cross_entropy="authors", precision="fp32",
 )
 PROTOCOLS = {"paper": PAPER, "authors": AUTHORS}
 

@@ -315,10 +315,11 @@ class Trainer:
 def build_objective(settings: Settings, num_classes: int) -> Objective:
     classes = {"own": None, "all": tuple(range(num_classes)), "foreground": tuple(range(1, num_classes))}
     options: dict[str, dict] = {"gdl": {"absent": settings.gdl_absent}, "hausdorff": {"convention": settings.hausdorff}}
+    options |= {name: {"convention": settings.cross_entropy} for name in ("ce", "focal", "unet-ce")}
     for loss, chosen in ((settings.region, settings.region_classes), (settings.contour, settings.contour_classes)):
         if classes[chosen] is not None:
             options.setdefault(loss, {})["classes"] = classes[chosen]
-    return Objective(settings.region, settings.contour, options)
+    return Objective(settings.region, settings.contour, options, contour_alone=settings.contour_alone_weight)
 
 
 def build_optimiser(settings: Settings, network: torch.nn.Module) -> torch.optim.Optimizer:
