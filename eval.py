@@ -189,8 +189,10 @@ def add_tables(commands: argparse._SubParsersAction) -> None:
         command.add_argument("--rows", nargs="+", required=True, help="rows, in the order of the output")
         command.add_argument("--name", required=True, help="name of the output files")
         command.add_argument("--seeds", type=int, nargs="+", help="runs to use (all there are)")
-        command.add_argument("--level", choices=list(LEVELS), default="volume",
-                             help="metrics of volumes, as MedIA 2021 has them, or of slices, as MIDL 2019")
+        levels = [level for level in LEVELS if name == "table" or level != "pooled"]
+        command.add_argument("--level", choices=levels, default="volume",
+                             help="metrics of volumes, as MedIA 2021 has them, of slices, as MIDL 2019, or pooled over "
+                                  "batches of 16 cases, as the breast-ultrasound study")
         if name == "compare":
             add_baseline(command)
             command.add_argument("--metrics", nargs="+", choices=list(METRICS), default=[],

@@ -10,7 +10,7 @@ import pandas as pd
 
 from evaluation.metric_catalogue import CATALOGUE
 from published import PublishedResult, published_result
-from reporting.levels import LEVELS, SLICE, Level
+from reporting.levels import LEVELS, POOLED, POOLED_CASES, SLICE, Level
 from reporting.run_settings import settings_note
 from reporting.runs import METRICS, Run, first_run, runs_of_rows
 from reporting.table_formats import Note, PrintedTable, Text, format_number
@@ -79,9 +79,24 @@ class Summary:
 
 
 def seed_mean(run: Run, class_name: str, metric: str, level: Level) -> float:
-    """The mean of a metric over one run's volumes, or over all their slices."""
+    """The mean of a metric over one run's volumes, over all their slices, or over batches of cases."""
     table = run.of_class(class_name, level.name)
+    if level is POOLED:
+        return pooled_dsc(table) if metric == "dsc" else math.nan
     return float(np.average(table[metric], weights=table["n_slices"] if level is SLICE else None))
+
+
+def pooled_dsc(table: pd.DataFrame) -> float:
+    """DSC of the voxels of POOLED_CASES consecutive cases at once, mean over these batches; 1 for an empty one.
+
+    ``table`` has one line per case, in the order of the evaluation. The voxels that prediction and reference share
+    follow from a case's DSC and its two sizes.
+    """
+    sizes = (table["n_ref"] + table["n_pred"]).to_numpy()                               # (N,)
+    shared = np.rint(np.where(sizes > 0, table["dsc"].to_numpy(), 0.0) * sizes / 2)     # (N,)
+    batches = [slice(start, start + POOLED_CASES) for start in range(0, len(table), POOLED_CASES)]
+    dscs = [2 * shared[b].sum() / sizes[b].sum() if sizes[b].sum() else 1.0 for b in batches]
+    return float(np.mean(dscs))
 
 
 def summarise(runs: Sequence[Run], class_name: str, level: Level) -> Summary:

@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 
+import numpy as np
 import pandas as pd
 import pytest
 from commands import evaluate
@@ -260,3 +261,31 @@ def test_a_table_of_chosen_seeds(handmade):
     tables.write_table(handmade, ["gdl"], "t", seeds=[1])
     (row,) = csv.DictReader((handmade / "t.csv").open())
     assert row["seeds"] == "1" and float(row["dsc"]) == pytest.approx(0.5)
+
+
+def test_pooled_dsc_is_that_of_all_pixels_of_sixteen_images(tmp_path):
+    """Beside an F1 over the pixels themselves, in batches of 16 and the 4 that are left."""
+    rng = np.random.default_rng(0)
+    masks = rng.random((20, 2, 12, 12)) < rng.random((20, 2, 1, 1))
+    masks[3] = False                                                # nothing there and nothing found
+    rows = []
+    for number, (pred, ref) in enumerate(masks):
+        total = pred.sum() + ref.sum()
+        dsc = 2 * (pred & ref).sum() / total if total else 1.0
+        rows.append((f"image {number}", "tumour", dsc, 1.0, 1.0, ref.sum(), pred.sum()))
+    write_run(tmp_path / "ce" / "seed0", rows, {"dataset": "busi"})
+    text = tables.write_table(tmp_path, ["ce"], "t", level="pooled")
+    (row,) = csv.DictReader((tmp_path / "t.csv").open())
+    expected = [f1_score(masks[part, 1].ravel(), masks[part, 0].ravel()) for part in (slice(16), slice(16, 20))]
+    assert float(row["dsc"]) == pytest.approx(np.mean(expected), abs=1e-12)
+    assert "DSC (pooled over 16 cases)" in text and "0.798" in text and row["hd95_mm"] == ""
+    tables.write_table(tmp_path, ["ce"], "t")
+    (mean,) = csv.DictReader((tmp_path / "t.csv").open())
+    assert float(mean["dsc"]) == pytest.approx(np.mean([line[2] for line in rows]))
+    assert abs(float(mean["dsc"]) - float(row["dsc"])) > 0.01
+
+
+def f1_score(reference, prediction):
+    true_positives = (reference & prediction).sum()
+    precision, recall = true_positives / prediction.sum(), true_positives / reference.sum()
+    return 2 * precision * recall / (precision + recall)
