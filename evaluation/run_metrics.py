@@ -15,9 +15,8 @@ from dataloader import Slices, StreamedSlices, open_parts
 from environment.cores import core_count
 from evaluation.measuring import MeasuringOptions
 from evaluation.metric_catalogue import CATALOGUE
+from evaluation.outputs import Template, read_template, save_mask
 from evaluation.prediction import Model, load_model, predict_cases
-from evaluation.scans import save_on_grid
-from raw_data.files import RawFile
 from sliced_data.meta import Meta, read_meta
 from sliced_data.slices import SlicedCase
 from training.interrupts import memory_advice
@@ -107,7 +106,8 @@ def predicted_masks(
         native = natives[case.case_id]
         probs = model.grid.to_native(logits.softmax(dim=1), native.reference.shape, native.spacing)
         prediction = to_volume(probs.argmax(1))
-        save_on_grid(folder / "predictions_native" / f"{case.case_id}.nii.gz", prediction, native.image)
+        path = folder / "predictions_native" / f"{case.case_id}{native.template.endings[0]}"
+        save_mask(path, prediction, native.template, len(model.class_names))
         yield Masks(case.case_id, prediction, native.reference, native.spacing, native.ignore)
 
 
@@ -126,9 +126,9 @@ def save_prediction(path: Path, prediction: np.ndarray, case: SlicedCase) -> Non
 
 @dataclass(frozen=True)
 class Native:
-    """A validation case as its raw files have it: classes (X, Y, Z), spacing in mm, voxels to leave out."""
+    """A validation case as its raw files have it: classes (X, Y, Z), spacing in mm or px, voxels to leave out."""
 
-    image: RawFile
+    template: Template
     reference: np.ndarray
     spacing: tuple[float, float, float]
     ignore: np.ndarray | None
@@ -150,8 +150,12 @@ def read_native(
         reference = model.raw.classes_of(files, voxels)
         if not np.array_equal(model.grid.to_sliced_label(reference, spacing), to_volume(val.label[at])):
             raise InputError(f"{files.labels[0]}: expected the label that {meta.root} was sliced from")
+        template = read_template(model.raw, files)
+        if template.shape != reference.shape:
+            expected = f"an image of {reference.shape}, as its label"
+            raise InputError(f"{case.case_id}: expected {expected}, found {template.shape} in {files.images[0]}")
         ignore = None if options.ignore_label is None else voxels == options.ignore_label
-        found[case.case_id] = Native(files.images[0], reference, spacing, ignore)
+        found[case.case_id] = Native(template, reference, spacing, ignore)
     return found
 
 

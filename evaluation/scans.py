@@ -1,17 +1,12 @@
-"""New scans to segment: which files belong to which scan, and the grid that a prediction goes back to."""
+"""New scans to segment: which files belong to which scan."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-
 from raw_data import LAYOUTS
 from raw_data.dataset import Case, RawDataset
 from raw_data.files import RawFile, list_files
-from utils import InputError, atomic_path
-
-NIFTI = (".nii", ".nii.gz")
+from utils import InputError
 
 
 def find_scans(raw: RawDataset, paths: Sequence[Path]) -> list[Case]:
@@ -68,15 +63,3 @@ def modality_in(name: str, raw: RawDataset) -> str | None:
     """The one modality that a file's name says (``FLAIR``, ``SMIR...CT_CBF...``), of any data set, or None."""
     found = raw.modalities_in(name) or [kind for other in LAYOUTS.values() for kind in other.modalities_in(name)]
     return found[0] if len(found) == 1 else None
-
-
-def save_on_grid(path: Path, voxels: np.ndarray, like: RawFile) -> None:
-    """Write voxels (X, Y, Z) or (X, Y, Z, K) with the affine, zooms, units and codes of the image ``like``."""
-    reference = nib.Nifti1Image.from_bytes(like.read())
-    header = reference.header.copy()
-    header.set_data_dtype(voxels.dtype)
-    header["cal_min"] = header["cal_max"] = 0
-    header["descrip"] = b""
-    image = nib.Nifti1Image(voxels, reference.affine, header)
-    with atomic_path(path) as temporary:
-        nib.save(image, temporary)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from raw_data.files import RawFile, list_files
-from raw_data.volumes import Spacing, Volume, check_contrast, check_grid, read_nifti, read_volumes
+from raw_data.volumes import XYZ, Spacing, Volume, check_contrast, check_grid, read_nifti, read_volumes
 from utils import InputError
 
 
@@ -56,6 +56,7 @@ class RawDataset(ABC):
     recipe: Recipe = Recipe()
     unit: str = "mm"                        # or "px", where files have no spacing
     endings: tuple[str, ...] = (".nii", ".nii.gz")
+    axes: tuple[int, int, int] = XYZ        # of a file, that are x, y and z
     image_classes: tuple[str, ...] = ()     # that --classes chooses from
 
     @abstractmethod
@@ -95,13 +96,13 @@ class RawDataset(ABC):
 
     def read_scan(self, case: Case) -> tuple[np.ndarray, Spacing]:
         """image (C, X, Y, Z) float32 as stored and its spacing; ``InputError`` names a damaged file."""
-        images, spacing = read_volumes(case.case_id, case.images)
+        images, spacing = read_volumes(case.case_id, case.images, self.axes)
         check_contrast(case.case_id, case.images, images)
         return np.stack(images), spacing
 
     def read_label(self, case: Case) -> tuple[np.ndarray, Spacing]:
         """Raw label values (X, Y, Z) and their spacing."""
-        return read_nifti(case.case_id, case.labels[0])
+        return read_nifti(case.case_id, case.labels[0], self.axes)
 
     def classes_of(self, case: Case, label: np.ndarray) -> np.ndarray:
         """Map raw label values (X, Y, Z) to classes (X, Y, Z) uint8."""
