@@ -12,6 +12,8 @@ from raw_data.files import UNREADABLE, RawFile
 from utils import InputError
 
 MODES = ("1", "L", "LA", "RGB", "RGBA")
+# The spacing of images that have none.
+PIXEL = (1.0, 1.0, 1.0)
 PIXEL_ENDINGS = (".png", ".tif", ".tiff")
 
 

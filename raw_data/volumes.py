@@ -12,6 +12,8 @@ from utils import InputError
 # The headers of one real case differ by up to 2e-5 mm between its files.
 SPACING_TOLERANCE_MM = 1e-4
 XYZ = (0, 1, 2)
+# In place of a class, where nobody knows it.
+IGNORED = 255
 
 Spacing = tuple[float, float, float]
 
