@@ -167,12 +167,15 @@ def add_run(commands: argparse._SubParsersAction) -> None:
 
 
 def add_predict(commands: argparse._SubParsersAction) -> None:
-    predict = commands.add_parser("predict", help="masks of new scans as NIfTI files on the scans' own grids")
+    predict = commands.add_parser("predict", help="masks of new scans on their own grids, in files of their kind")
     add_model(predict)
     predict.add_argument("--case", type=Path, nargs="+", required=True,
                          help="folders or zips of scans in the data set's layout, or the files of one scan")
-    predict.add_argument("--out", type=Path, required=True, help="mask of one scan (.nii, .nii.gz), or a folder")
-    predict.add_argument("--probabilities", type=Path, help="likewise for the foreground's softmax")
+    predict.add_argument("--out", type=Path, required=True,
+                         help="mask of one scan (.nii.gz, .nii; of an image .png or .tif as it is, two classes as 0 "
+                              "and 255), or a folder")
+    predict.add_argument("--probabilities", type=Path,
+                         help="likewise for the foreground's softmax (of an image .npy, or 8 bits as the mask)")
     predict.set_defaults(function=predict_scans)
 
 
