@@ -1,6 +1,7 @@
 """Train a network with a regional loss, a contour loss and a schedule between them (Kervadec et al. 2021, Eq. 6)."""
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -12,13 +13,14 @@ import torch
 from dataloader import RESIDENCES
 from environment.cores import use_threads
 from environment.devices import fastest_precision, select_device, use_deterministic_algorithms
-from sliced_data.meta import read_meta
+from networks import NETWORKS, network_settings
+from sliced_data.meta import Meta, read_meta
 from training.checks import CHOICES, check_settings
 from training.interrupts import memory_advice
 from training.run_folder import begin_session, check_finished, check_run_folder, holds_run, read_settings
 from training.settings import PAPER, PROTOCOLS, Execution, Settings, flag, under_protocol
 from training.trainer import Trainer
-from utils import Parser, current_word, exclusive, leftovers, run_command
+from utils import InputError, Parser, current_word, exclusive, leftovers, run_command
 
 
 def add_setting(group: Any, name: str, help_text: str, **options: Any) -> None:
@@ -37,7 +39,9 @@ def build_parser() -> Parser:
     parser.add_argument("--data", type=Path, required=True, help="sliced data set, for instance data/isles")
     parser.add_argument("--out", type=Path, required=True, help="run folder to make")
     add_setting(parser, "network", "architecture")
-    add_setting(parser, "width", "channels at full resolution")
+    add_setting(parser, "width", "channels of the unet at full resolution", type=int)
+    parser.add_argument("--encoder-weights", dest="encoder_file", type=Path, metavar="FILE",
+                        help="state dict of torchvision's ResNet-34 that the encoder of resnet34-unet begins with")
     add_setting(parser, "epochs", "epochs")
     add_setting(parser, "batch_size", "slices per step")
     add_setting(parser, "optimiser", "how the weights are updated")
@@ -98,7 +102,27 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, Execution]:
     execution = Execution(**{field.name: args.pop(field.name) for field in fields(Execution)})
     if "betas" in args:
         args["betas"] = tuple(args["betas"])
+    if "width" not in args and "width" not in network_settings(args.get("network", PAPER.network)):
+        args["width"] = None
     return check_settings(under_protocol(args.pop("protocol"), args)), execution
+
+
+def complete(settings: Settings, execution: Execution, meta: Meta) -> Settings:
+    """Settings with the facts of the data and of the encoder's file; ``InputError`` where they do not fit."""
+    multiple = NETWORKS[settings.network].size_multiple
+    if meta.size % multiple:
+        size = f"a multiple of {multiple} pixels for {settings.network}, found {meta.size}"
+        raise InputError(f"{execution.data}: expected slices of {size}")
+    settings = replace(settings, dataset=meta.dataset, data_fingerprint=meta.fingerprint)
+    if execution.encoder_file is None:
+        return settings
+    if settings.network != "resnet34-unet":
+        raise InputError(f"--encoder-weights: expected --network resnet34-unet beside it, found {settings.network}")
+    try:
+        digest = hashlib.sha256(execution.encoder_file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{execution.encoder_file}: expected a readable state dict, found {error}") from None
+    return replace(settings, encoder_weights=f"sha256 {digest}")
 
 
 def resolve_precision(settings: Settings, execution: Execution, device: torch.device) -> Settings:
@@ -121,7 +145,8 @@ def train(settings: Settings, execution: Execution, device: torch.device) -> Non
     out, meta = execution.out, read_meta(execution.data)
     with memory_advice(memory_words(settings, device)):
         trainer = Trainer(
-            settings, meta, device, resident=execution.resident, detect_anomaly=execution.detect_anomaly
+            settings, meta, device, resident=execution.resident, detect_anomaly=execution.detect_anomaly,
+            encoder_file=execution.encoder_file,
         )
         out.mkdir(parents=True, exist_ok=True)
         with exclusive(out):
@@ -148,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         use_deterministic_algorithms()
     device = select_device(execution.device)
     meta = read_meta(execution.data)
-    settings = replace(settings, dataset=meta.dataset, data_fingerprint=meta.fingerprint)
+    settings = complete(settings, execution, meta)
     settings = resolve_precision(settings, execution, device)
     if execution.check:
         check_finished(execution.out, settings)

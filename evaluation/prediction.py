@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dataloader import Slices, batches
-from networks import NETWORKS
+from networks import build_network
 from raw_data import find_dataset
 from raw_data.dataset import Case, RawDataset
 from sliced_data.meta import state_facts
@@ -46,7 +46,9 @@ def load_model(folder: Path, checkpoint: str, device: torch.device) -> Model:
     settings = settings_of_config(config, path)
     try:
         meta = state_facts(config["meta"])
-        network = NETWORKS[settings.network](len(meta["modalities"]), len(meta["class_names"]), width=settings.width)
+        network = build_network(
+            settings.network, len(meta["modalities"]), len(meta["class_names"]), width=settings.width
+        )
         described = {
             "grid": Grid(size=int(meta["size"]), fit=meta["fit"], spacing=meta["spacing"]),
             "normalise": meta["normalise"], "class_names": tuple(meta["class_names"]),

@@ -183,7 +183,11 @@ TRAIN_FLAGS = {
     "lr": (("--lr", "0"), "--lr: expected a positive number"),
     "epochs": (("--epochs", "0"), "--epochs: expected at least 1, found 0"),
     "batch size": (("--batch-size", "none"), "--batch-size"),
-    "width": (("--width", "0"), "--width"),
+    "width": (("--width", "0"), "--width: expected at least 1, found 0"),
+    "width of a fixed network": (
+        ("--network", "resnet34-unet", "--width", "16"),
+        "--width: expected none, since the channels of resnet34-unet are fixed, found 16",
+    ),
     "data missing": (
         ("--data", "nowhere"),
         "nowhere: expected a sliced data set, found nothing; make it with preprocess.py",

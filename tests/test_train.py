@@ -1,6 +1,7 @@
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ import preprocess
 import train
 from boundary_loss.losses import Boundary, GeneralizedDice
 from evaluation.prediction import load_model
+from networks import build_network
 from sliced_data import slices
 from sliced_data.meta import read_meta
 from sliced_data.slices import SlicedCase
@@ -109,6 +111,47 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(sliced, tmp_path)
         torch.equal(x, y)
         for x, y in zip(weights(tmp_path / "a").values(), weights(tmp_path / "b").values(), strict=True)
     )
+
+
+def test_the_resnet_unet_trains_and_predicts_and_needs_a_size_of_its_own(sliced, tmp_path):
+    flags = ("--network", "resnet34-unet", "--epochs", "1", "--device", "cpu")
+    train.main(["--data", str(sliced), "--out", str(tmp_path / "run"), *flags])
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["settings"]["network"] == "resnet34-unet" and config["settings"]["width"] is None
+    model = load_model(tmp_path / "run", "last", torch.device("cpu"))
+    assert sum(parameter.numel() for parameter in model.network.parameters()) == 24_430_242 + 4 * 49 * 64
+    other = shutil.copytree(sliced, tmp_path / "other")
+    meta = json.loads((other / "meta.json").read_text())
+    (other / "meta.json").write_text(json.dumps({**meta, "size": 40}))
+    with pytest.raises(InputError, match="expected slices of a multiple of 32 pixels for resnet34-unet, found 40"):
+        train.main(["--data", str(other), "--out", str(tmp_path / "refused"), *flags])
+    assert not (tmp_path / "refused").exists()
+
+
+def test_the_encoder_begins_with_the_weights_of_a_file(sliced, tmp_path):
+    state = torchvision_names()
+    torch.save(state, tmp_path / "resnet34.pth")
+    flags = ("--network", "resnet34-unet", "--epochs", "1", "--device", "cpu", "--lr", "1e-12")
+    base = ["--data", str(sliced), *flags, "--encoder-weights", str(tmp_path / "resnet34.pth")]
+    train.main([*base, "--out", str(tmp_path / "run")])
+    found = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"]
+    assert torch.allclose(found["encoder.layer3.2.conv1.weight"], state["layer3.2.conv1.weight"], atol=1e-6)
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert settings["encoder_weights"].startswith("sha256 ")
+    with pytest.raises(InputError, match="encoder_weights None, found one with sha256"):
+        train.main(["--data", str(sliced), *flags, "--out", str(tmp_path / "run"), "--resume"])
+    with pytest.raises(InputError, match="--encoder-weights: expected --network resnet34-unet beside it, found unet"):
+        train.main(["--data", str(sliced), "--out", str(tmp_path / "no"), *base[-2:]])
+    with pytest.raises(InputError, match="expected a readable state dict"):
+        train.main([*base[:-1], str(tmp_path / "nothing.pth"), "--out", str(tmp_path / "no")])
+    assert not (tmp_path / "no").exists()
+
+
+def torchvision_names():
+    """A state dict in torchvision's names, of random weights, with the classifier that is dropped."""
+    encoder = build_network("resnet34-unet", 3, 2).encoder.state_dict()
+    state = {name: value * 0.9 if value.is_floating_point() else value for name, value in encoder.items()}
+    return {**state, "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(sliced, tmp_path, monkeypatch):

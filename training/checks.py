@@ -5,7 +5,7 @@ import math
 from boundary_loss import schedules
 from boundary_loss.distance import CONVENTIONS, REGION_WISE_KINDS
 from losses import CONTOUR_LOSSES, REGION_LOSSES
-from networks import NETWORKS
+from networks import NETWORKS, network_settings
 from training.augmentation import AUGMENTATIONS
 from training.lr_rules import LR_RULES
 from training.settings import Settings, flag
@@ -31,7 +31,7 @@ CHOICES = {
     "gdl_absent": ("largest", "authors"),
     "precision": ("auto", "bf16", "fp32"),
 }
-MINIMA = {"width": 1, "epochs": 1, "batch_size": 1, "seed": 0}
+MINIMA = {"epochs": 1, "batch_size": 1, "seed": 0}
 
 
 def check_settings(settings: Settings) -> Settings:
@@ -43,6 +43,7 @@ def check_settings(settings: Settings) -> Settings:
     for name, low in MINIMA.items():
         if getattr(settings, name) < low:
             raise InputError(f"{flag(name)}: expected at least {low}, found {getattr(settings, name)}")
+    check_network(settings)
     if settings.seed >= 2**32:
         raise InputError(f"--seed: expected less than 2^32, found {settings.seed}")
     if not 0 < settings.lr < math.inf:
@@ -59,6 +60,15 @@ def check_settings(settings: Settings) -> Settings:
         raise InputError(f"--gradient-clip: expected a positive number, found {settings.gradient_clip}")
     check_losses(settings)
     return settings
+
+
+def check_network(settings: Settings) -> None:
+    has_width = "width" in network_settings(settings.network)
+    if not has_width and settings.width is not None:
+        found = settings.width
+        raise InputError(f"--width: expected none, since the channels of {settings.network} are fixed, found {found}")
+    if has_width and (settings.width is None or settings.width < 1):
+        raise InputError(f"--width: expected at least 1, found {settings.width}")
 
 
 def check_losses(settings: Settings) -> None:

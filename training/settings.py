@@ -35,7 +35,8 @@ class Settings:
     alpha_epochs: int | None = None         # of schedules that are spread over epochs; None: all epochs of the run
     contour_alone_weight: float = 1.0       # of a contour loss without a regional one
     network: str = "unet"
-    width: int = 64                         # channels at full resolution
+    width: int | None = 64                  # channels of the unet at full resolution; None: the network has none
+    encoder_weights: str | None = None      # digest of the file that the encoder began with
     epochs: int = 100
     batch_size: int = 8
     optimiser: str = "adam"
@@ -94,6 +95,7 @@ class Execution:
     detect_anomaly: bool = False
     resume: bool = False
     check: bool = False
+    encoder_file: Path | None = None
 
 
 def flag(name: str) -> str:
@@ -144,7 +146,9 @@ def has_type(value: object, annotation: object) -> bool:
         if value is None:
             return annotation == float | None
         return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if annotation is int:
+    if annotation in (int, int | None):
+        if value is None:
+            return annotation == int | None
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, annotation)  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ from boundary_loss.metrics import dsc_from_counts, hd95, intersection_and_sizes
 from dataloader import Batch, batches, epoch_order, open_parts
 from environment.cores import core_count
 from losses import Objective
-from networks import NETWORKS
+from networks import build_network, load_encoder_weights
 from sliced_data.meta import Meta
 from training.augmentation import augment
 from training.checkpoints import (
@@ -48,7 +48,7 @@ class Trainer:
 
     def __init__(
         self, settings: Settings, meta: Meta, device: torch.device, *, resident: str = "auto",
-        detect_anomaly: bool = False,
+        detect_anomaly: bool = False, encoder_file: Path | None = None,
     ):
         check_settings(settings)
         seed_everything(settings.seed)
@@ -60,7 +60,9 @@ class Trainer:
         self.train, self.val = open_parts(
             meta, maps=maps, convention=settings.distance_map, resident=resident, device=device
         )
-        network = NETWORKS[settings.network](len(meta.modalities), self.num_classes, width=settings.width)
+        network = build_network(settings.network, len(meta.modalities), self.num_classes, width=settings.width)
+        if encoder_file is not None:
+            load_encoder_weights(network, encoder_file)
         self.network = network.to(device, memory_format=torch.channels_last)
         compiled = settings.compile and not detect_anomaly and device.type == "cuda"
         self.forward = Compiled(self.network) if compiled else self.network
