@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from boundary_loss.metrics import dsc, lesion_detection, surface_metrics, volume_difference
+from boundary_loss.midl import hd_midl
 from dataloader import Slices, StreamedSlices, open_parts
 from environment.cores import core_count
 from evaluation.measuring import MeasuringOptions
-from evaluation.metric_catalogue import CATALOGUE
+from evaluation.metric_catalogue import CATALOGUE, COLUMNS
 from evaluation.outputs import Template, read_template, save_mask
 from evaluation.prediction import Model, load_model, predict_cases
 from raw_data.volumes import IGNORED
@@ -24,7 +25,7 @@ from slicing.selection import kept_slices
 from training.interrupts import memory_advice
 from utils import InputError, atomic_path, exclusive, progress, write_rows
 
-SLICE_COLUMNS = ("case_id", "class", "n_slices", "n_empty_slices", "dsc", "hd95_mm", "hd_mm", "class_index")
+SLICE_COLUMNS = ("case_id", "class", "n_slices", "n_empty_slices", "dsc", "hd95_mm", "hd_mm", "class_index", "hd_midl")
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,16 @@ def measure_run(folder: Path, model: Model, meta: Meta, options: MeasuringOption
     # Only now that all input is known to be there: its presence says that the run is evaluated.
     (folder / "metrics.csv").unlink(missing_ok=True)
     common = {**options.columns(), "epoch": model.epoch}
+    is_only_class = len(meta.class_names) == 2
     lines: list[Future] = []
     # Distances are computed in compiled code that lets other threads run, while the network predicts.
     with ThreadPoolExecutor(core_count()) as pool:
         for masks in predicted_masks(folder, model, val, natives):
             for k, name in list(enumerate(meta.class_names))[1:]:
-                lines.append(pool.submit(measure_class, masks, name, k, common))
+                lines.append(pool.submit(measure_class, masks, name, k, common, is_only_class=is_only_class))
         rows, slice_rows = zip(*(line.result() for line in progress(lines, desc="measuring", unit="case")), strict=True)
     write_rows(folder / "metrics_2d.csv", slice_rows, SLICE_COLUMNS)
-    write_rows(folder / "metrics.csv", rows, tuple(CATALOGUE))
+    write_rows(folder / "metrics.csv", rows, [column.key for column in COLUMNS])
     return list(rows), share_of_empty(val.label)
 
 
@@ -179,14 +181,20 @@ def ignored_in(model: Model, reference: np.ndarray) -> np.ndarray | None:
     return reference == IGNORED if model.raw.has_ignored else None
 
 
-def measure_class(masks: Masks, name: str, k: int, common: dict) -> tuple[dict, dict]:
-    """The line of one class in metrics.csv and in metrics_2d.csv."""
+def measure_class(masks: Masks, name: str, k: int, common: dict, *, is_only_class: bool) -> tuple[dict, dict]:
+    """The line of one class in metrics.csv and in metrics_2d.csv.
+
+    What MIDL 2019 prints as HD is slow, and computed where there is one class, as in its data sets.
+    """
     prediction, reference = masks.prediction == k, masks.reference == k
     if masks.ignore is not None:
         prediction, reference = prediction & ~masks.ignore, reference & ~masks.ignore
     key = {"case_id": masks.case_id, "class": name, "class_index": k}
     row = volume_row(prediction, reference, masks.spacing, common["tolerance_mm"])
-    return {**key, **row, **common}, {**key, **slice_row(prediction, reference, masks.spacing)}
+    slices = slice_row(prediction, reference, masks.spacing)
+    if is_only_class:
+        slices["hd_midl"] = hd_midl(prediction, reference)
+    return {**key, **row, **common}, {**key, **slices}
 
 
 def volume_row(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], tolerance_mm: float) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evaluation.metric_catalogue import CATALOGUE
+from evaluation.metric_catalogue import CATALOGUE, HD_MIDL
 from published import PublishedResult, published_result
 from reporting.levels import LEVELS, POOLED, POOLED_CASES, SLICE, Level
 from reporting.run_settings import settings_note
@@ -16,18 +16,19 @@ from reporting.runs import METRICS, Run, first_run, runs_of_rows
 from reporting.table_formats import Note, PrintedTable, Text, format_number
 from utils import write_rows
 
+TABLE_METRICS = (*METRICS, HD_MIDL.key)
 TABLE_COLUMNS = (
     "row",
     "class",
     "seeds",
     "cases",
-    *(f"{name}{sd}" for name in METRICS for sd in ("", "_sd")),
+    *(f"{name}{sd}" for name in TABLE_METRICS for sd in ("", "_sd")),
     "missed",
     "false_alarms",
     "collapsed",
     "voxel_share",
-    *(f"published_{name}{sd}" for name in METRICS for sd in ("", "_sd")),
-    *(f"difference_{name}" for name in METRICS),
+    *(f"published_{name}{sd}" for name in TABLE_METRICS for sd in ("", "_sd")),
+    *(f"difference_{name}" for name in TABLE_METRICS),
     "published_source",
     "differs_from_published",
 )
@@ -104,7 +105,9 @@ def summarise(runs: Sequence[Run], class_name: str, level: Level) -> Summary:
     every = pd.concat([run.of_class(class_name) for run in runs])
     cases = len(every) // len(runs)
     metrics = {}
-    for name in METRICS:
+    for name in TABLE_METRICS:
+        if any(name not in run.table(level.name) for run in runs):
+            continue        # of slices alone, and of runs that were evaluated since
         means = [seed_mean(run, class_name, name, level) for run in runs]
         metrics[name] = Estimate(float(np.mean(means)), float(np.std(means, ddof=1)) if len(means) > 1 else math.nan)
     published = published_result(runs[0].dataset, runs[0].row, class_name, level.name)
@@ -159,7 +162,7 @@ def csv_line(summary: Summary) -> dict:
         line |= {name: estimate.mean, f"{name}_sd": estimate.sd}
     if summary.seeds:
         line |= {name: getattr(summary, name) for name in ("missed", "false_alarms", "collapsed")}
-    for name in METRICS:
+    for name in TABLE_METRICS:
         published = summary.published_estimate(name)
         if published:
             line |= {f"published_{name}": published.mean, f"published_{name}_sd": published.sd}
@@ -175,7 +178,7 @@ def or_empty(value: object) -> object:
 
 def published_metrics(summaries: Sequence[Summary]) -> list[str]:
     """The metrics that the papers have a figure of, for one of the rows."""
-    return [name for name in METRICS if any(summary.published_estimate(name) for summary in summaries)]
+    return [name for name in TABLE_METRICS if any(summary.published_estimate(name) for summary in summaries)]
 
 
 def published_remarks(summaries: Sequence[Summary]) -> list[str]:
@@ -244,7 +247,9 @@ def printed_estimate(summary: Summary, metric: str, level: Level, peers: Sequenc
         return Text(f"collapsed ({summary.missed} missed)")
     best = max if CATALOGUE[metric].higher_is_better else min
     ours = summary.metrics[metric]
-    is_best = len(peers) > 1 and not summary.collapsed and ours.mean == best(p.metrics[metric].mean for p in peers)
+    is_best = len(peers) > 1 and not summary.collapsed and ours.mean == best(
+        peer.metrics[metric].mean for peer in peers if metric in peer.metrics
+    )
     return Text(ours.printed(level.digits_of(metric)), is_best)
 
 

@@ -111,13 +111,21 @@ def test_each_class_has_its_published_figures_with_hd(tmp_path):
 
 def test_slices_weigh_alike_beside_midls_figures(handmade):
     for seed, means in (("seed0", (0.2, 0.8)), ("seed1", (0.4, 0.4))):
-        rows = [f"{name},lesion,{count},1,{dsc},1,2,1" for name, count, dsc in zip("12", (30, 10), means, strict=True)]
-        header = "case_id,class,n_slices,n_empty_slices,dsc,hd95_mm,hd_mm,class_index"
+        lines = zip("12", (30, 10), means, strict=True)
+        rows = [f"{name},lesion,{count},1,{dsc},1,2,1,{5 * dsc}" for name, count, dsc in lines]
+        header = "case_id,class,n_slices,n_empty_slices,dsc,hd95_mm,hd_mm,class_index,hd_midl"
         (handmade / "gdl" / seed / "metrics_2d.csv").write_text("\n".join([header, *rows, ""]))
     text = tables.write_table(handmade, ["gdl"], "midl", level="slice")
     (row,) = csv.DictReader((handmade / "midl.csv").open())
     # Seed means (30 x 0.2 + 10 x 0.8) / 40 = 0.35 and 0.4.
-    assert float(row["dsc"]) == pytest.approx(0.375) and row["published_hd_mm"] == "4.009" and "4.009 (0.016)" in text
+    assert float(row["dsc"]) == pytest.approx(0.375) and "4.009 (0.016)" in text
+    # Theirs is no Hausdorff distance: beside ours as theirs is computed, never beside mm.
+    assert row["published_hd_midl"] == "4.009" and row["published_hd_mm"] == ""
+    assert float(row["hd_midl"]) == pytest.approx(5 * 0.375) and float(row["hd_mm"]) == 2
+    header = [cell.strip() for cell in text.splitlines()[0].split("|")]
+    assert [title for title in header if title.startswith("published")] == [
+        "published DSC (slices)", "published HD as MIDL 2019 computes it (slices)"
+    ]
     with pytest.raises(InputError, match="expected a metrics_2d.csv, found none"):
         tables.write_table(handmade, ["focal"], "midl", level="slice")
 
@@ -192,7 +200,7 @@ def test_every_published_line_is_found(path):
     level = "slice" if path.name.startswith("midl") else "volume"
     for _, line in table.iterrows():
         found = published.published_result(line["dataset"], line["row"], line.get("class", "lesion"), level)
-        names = [name for name in ("dsc", "hd95_mm", "hd_mm") if name in table]
+        names = [name for name in ("dsc", "hd95_mm", "hd_mm", "hd_midl") if name in table]
         assert set(found.values) == set(names)
         for name in names:
             expected = (line[name], line.get(f"{name}_sd", math.nan))
