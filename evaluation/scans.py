@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raw_data import LAYOUTS
-from raw_data.dataset import Case, RawDataset
+from raw_data.dataset import Case, RawDataset, says
 from raw_data.files import RawFile, list_files
 from utils import InputError
 
@@ -51,7 +51,7 @@ def scan_of_files(raw: RawDataset, paths: Sequence[Path]) -> Case:
     if set(kinds) == set(wanted):
         paths = [paths[kinds.index(modality)] for modality in wanted]
     else:
-        for kind, modality, path in zip(kinds, wanted, paths):
+        for kind, modality, path in zip(kinds, wanted, paths, strict=False):
             if kind not in (None, modality):
                 raise InputError(f"{path}: expected {modality} (the run's are {', '.join(wanted)}), found {kind}")
     return Case(raw.case_id_of(paths[0].name), None, tuple(RawFile(path) for path in paths), (), str(paths[0]))
@@ -60,5 +60,7 @@ def scan_of_files(raw: RawDataset, paths: Sequence[Path]) -> Case:
 def modality_in(name: str, raw: RawDataset) -> str | None:
     """The one modality that a file's name says (``FLAIR``, ``SMIR...CT_CBF...``), of any data set, or None."""
     others = {kind.upper(): kind for other in LAYOUTS.values() for kind in other.modalities_in(name)}
-    found = raw.modalities_in(name) or list(others.values())
+    # "CT" of one data set is part of another's "CT_CBF", which says more.
+    whole = [kind for kind in others.values() if not any(kind != o and says(o, kind) for o in others.values())]
+    found = raw.modalities_in(name) or whole
     return found[0] if len(found) == 1 else None

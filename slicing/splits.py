@@ -102,7 +102,7 @@ def split_by_file(known: set[str], path: Path) -> dict[str, str]:
                 raise InputError(f"{path}: expected each case once, found {case_id} twice")
             split[case_id] = part
     if "train" not in lists:
-        split |= {case_id: "train" for case_id in known - set(split)}
+        split |= dict.fromkeys(known - set(split), "train")
     return split
 
 

@@ -57,7 +57,7 @@ def wmh_folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("layout, zips", [("isles", [ISLES_ZIP]), ("wmh", list(WMH_ZIPS))])
+@pytest.mark.parametrize(("layout", "zips"), [("isles", [ISLES_ZIP]), ("wmh", list(WMH_ZIPS))])
 def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path, layout, zips):
     for folder, seed in (("first", "3"), ("again", "3"), ("other", "4")):
         options = ["--cases", "3", "--slices", "2", "--in-plane", "64", "--seed", seed]
