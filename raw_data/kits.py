@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from raw_data.dataset import Case, Recipe
+from raw_data.dataset import Case, Recipe, says
 from raw_data.files import RawFile
 from raw_data.patterns import PatternDataset, folder_of_label
 
@@ -17,6 +17,10 @@ class KitsDataset(PatternDataset):
         found, folders = self.match_files(files, self.ignored_folders)
         wanted = [name for name in sorted(found) if "label" in found[name] or int(name.split("_")[1]) < N_LABELLED]
         return [self.build_case(name, folders[name], found[name], files) for name in wanted]
+
+    def modalities_in(self, name: str) -> list[str]:
+        """By the release's own name: other data sets' files say CT too."""
+        return list(self.modalities) if says(name, "imaging") else []
 
 
 KITS = KitsDataset(
