@@ -7,10 +7,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from phantom_brain_layouts import ISLES, WMH
+from phantom_abdomen import KITS
+from phantom_brain_layouts import BRATS, ISLES, WMH
+from phantom_heart import ACDC
+from phantom_pelvis import NNUNET
+from phantom_ultrasound import BUSI
 from tqdm import tqdm
 
-LAYOUTS = {"isles": ISLES, "wmh": WMH}
+LAYOUTS = {"isles": ISLES, "wmh": WMH, "acdc": ACDC, "busi": BUSI, "brats": BRATS, "kits": KITS, "nnunet": NNUNET}
 FLAGS = ("cases", "slices", "in_plane", "seed")
 
 
@@ -59,11 +63,12 @@ def parse(argv):
     parser = Parser(description="Generate small raw data that look like the real download.")
     parser.add_argument("layout", choices=list(LAYOUTS), help="the data set whose layout is imitated")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is downloaded")
-    parser.add_argument("--cases", type=int, help="scans "
+    parser.add_argument("--cases", type=int, help="scans; acdc: patients, busi: images "
                         f"(default: {defaults_of('cases', '')})")
-    parser.add_argument("--slices", type=int, help="slices of each scan "
+    parser.add_argument("--slices", type=int, help="slices of each scan; busi has none "
                         f"(default: {defaults_of('slices', 'varied')})")
-    parser.add_argument("--in-plane", type=int, help="voxels where the real images have 256, same field of view "
+    parser.add_argument("--in-plane", type=int, help="voxels across a typical image, same field of view: the real ones "
+                        "have 256, busi 500, brats 240, kits 512, nnunet any "
                         f"(default: {defaults_of('in_plane', '')})")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default: 0)")
     args = parser.parse_args(argv)

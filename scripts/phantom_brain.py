@@ -1,4 +1,4 @@
-"""Schematic heads as images: anatomy, lesions and what looks like lesions, from smooth random fields.
+"""Schematic heads as images: anatomy, lesions, tumours and what looks like them, from smooth random fields.
 
 Volumes are (X, Y, Z) float32, lengths are in mm, `rng` is a numpy generator: the same state gives the same head.
 """
@@ -136,4 +136,60 @@ def wmh_contrasts(rng, grid, anatomy, lesion, gain):
         shade, noisy = smooth_field(rng, grid, 55), gain * (image + noise(rng, grid, sd))
         for stage, strength in (("orig", 0.25), ("pre", 0.05)):
             images[stage, name] = np.maximum(noisy * np.exp(strength * shade), 0)
+    return images
+
+
+def brats_images(rng, grid, enhances):
+    """Four contrasts of a brain without its skull, exactly 0 around it, and labels 0, 1, 2, 4; each (X, Y, Z).
+
+    A core inside an oedema: necrosis (1) with an enhancing rim (4) where it `enhances`, necrosis alone elsewhere.
+    """
+    anatomy = draw_anatomy(rng, grid)
+    brain = anatomy.depth > 13.5
+    tissue = anatomy.tissues["grey"] + anatomy.tissues["white"]
+    seat = (anatomy.tissues["white"] > 0.6) & (anatomy.depth > 28) & (anatomy.from_ventricle > 4)
+    seat[..., :grid.shape[2] // 4] = seat[..., -(grid.shape[2] // 4):] = False
+    centre, radius = pick_point(rng, grid, seat), rng.uniform(14, 21)
+    beside = [place + rng.normal(0, 0.7 * radius) for place in centre]
+    core = np.maximum(draw_blob(rng, grid, centre, radius), draw_blob(rng, grid, beside, 0.6 * radius))
+    necrosis = core - rng.uniform(4, 7) - 1.5 * smooth_field(rng, grid, 6)
+    around = draw_blob(rng, grid, beside, radius + rng.uniform(9, 18))
+    # Fluid spreads along the white matter and spares the cortex and the ventricles.
+    oedema = np.minimum(around + 8 * (anatomy.tissues["white"] - 0.6), 12 * (tissue - 0.5))
+    label = np.zeros(grid.shape, dtype=np.uint8)
+    label[(oedema > 0) & brain] = 2
+    label[(core > 0) & brain] = 4 if enhances else 1
+    label[(core > 0) & (necrosis > 0) & brain] = 1
+    shares = {"oedema": soft(oedema, 2) * (1 - soft(core, 1.5)), "necrosis": soft(core, 1.5) * soft(necrosis, 1.5)}
+    shares["rim"] = soft(core, 1.5) - shares["necrosis"]
+    images = brats_contrasts(rng, grid, anatomy, shares, rim_gain=1.0 if enhances else 0.0)
+    gains = dict(zip(images, rng.uniform(0.6, 1.8, len(images))))  # scanners have no common unit
+    images = {name: np.maximum(gains[name] * image, 1) * brain for name, image in images.items()}
+    return images | {"seg": label}
+
+
+def brats_contrasts(rng, grid, anatomy, shares, rim_gain):
+    """T1, T1 with contrast agent, T2 and FLAIR of tissues and tumour.
+
+    Vessels and choroid plexus take up contrast agent as the rim does; caps of the ventricles and spots of the cortex
+    are bright on FLAIR as oedema is.
+    """
+    vessels = draw_vessels(rng, grid, anatomy)
+    choroid = soft(-anatomy.from_ventricle - 1.5) * soft(2 * smooth_field(rng, grid, 4) - 2)
+    caps = soft(3 * smooth_field(rng, grid, 8) - 1 - anatomy.from_ventricle, 2) * anatomy.tissues["white"]
+    cortex = anatomy.tissues["grey"] * soft(3 * smooth_field(rng, grid, 3.5) - 3)
+    values = {"t1": ({"fluid": 90, "grey": 290, "white": 370}, (-55, -110, -60), 0, 14),
+              "t1ce": ({"fluid": 90, "grey": 290, "white": 370}, (-55, -120, -60 + 330 * rim_gain), 230, 14),
+              "t2": ({"fluid": 560, "grey": 260, "white": 200}, (150, 240, 130), -60, 16),
+              "flair": ({"fluid": 60, "grey": 235, "white": 195}, (140, 10, 95), 0, 14)}
+    images = {}
+    for name, (tissues, (oedema, necrosis, rim), uptake, sd) in values.items():
+        healthy = anatomy.mix(**tissues) + uptake * (vessels + choroid)
+        if name == "flair":
+            healthy += 90 * caps + 60 * cortex
+        # The tumour's own tissue is white matter, altered.
+        share = sum(shares.values())
+        altered = oedema * shares["oedema"] + necrosis * shares["necrosis"] + rim * shares["rim"]
+        image = healthy * (1 - share) + tissues["white"] * share + altered
+        images[name] = image * np.exp(0.08 * smooth_field(rng, grid, 45)) + noise(rng, grid, sd)
     return images

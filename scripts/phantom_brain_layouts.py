@@ -1,4 +1,4 @@
-"""Brains in the raw layouts of ISLES 2018 (one zip) and WMH 2017 (three zips).
+"""Brains in the raw layouts of ISLES 2018 (one zip), WMH 2017 (three zips) and BraTS 2018 (two folders).
 
 The images are those of `phantom_brain.py`. Volumes are (X, Y, Z), lengths are in mm.
 """
@@ -8,9 +8,9 @@ from functools import partial
 
 import nibabel as nib
 import numpy as np
-from phantom_brain import draw_anatomy, isles_images, wmh_images
+from phantom_brain import brats_images, draw_anatomy, isles_images, wmh_images
 from phantom_fields import Grid
-from phantom_files import Layout, nifti, to_dtype, write_zips
+from phantom_files import Layout, nifti, to_dtype, write_folder, write_zips
 
 ISLES_DTYPES = {"CT": np.int32, "CT_4DPWI": np.int16, "CT_CBF": np.uint16, "CT_CBV": np.uint16,
                 "CT_MTT": np.float64, "CT_Tmax": np.float64, "OT": np.uint8}
@@ -102,12 +102,56 @@ def wmh_members(seed, site, case_id, grid):
     yield f"{folder}/wmh.nii.gz", nifti(images["wmh"], np.float32, grid.spacing)
 
 
+BRATS_DTYPES = {"t1": np.int16, "t1ce": np.int16, "t2": np.int16, "flair": np.int16, "seg": np.uint8}
+BRATS_WITHOUT_ENHANCEMENT = 1  # index of the HGG case without label 4
+
+
+def brats_id(grade, index):
+    """Names of three sites, as in the release: sorted as strings, 2013_10 comes before 2013_2."""
+    turn = index // 3
+    return {0: f"Brats18_2013_{(2 if grade == 'HGG' else 1) + 8 * turn}_1",
+            1: f"Brats18_CBICA_A{chr(65 + turn // 26)}{chr(65 + turn % 26)}_1",
+            2: f"Brats18_TCIA{1 + turn % 8:02d}_{(131 if grade == 'HGG' else 130) + 2 * turn}_1"}[index % 3]
+
+
+def brats_grades(cases):
+    """Grade of each case: one in five is of low grade, and at least one."""
+    low = max(1, cases // 5)
+    return ["HGG"] * (cases - low) + ["LGG"] * low
+
+
+def brats_scans(args):
+    """Scans of both grades: 240 x 240 x 155 at 1 mm, or the same field of view in fewer and larger voxels."""
+    step = 240 / args.in_plane
+    thickness = min(155 / args.slices, 5.0)
+    grid = Grid((args.in_plane, args.in_plane, args.slices), (step, step, thickness), height=14)
+    grades = brats_grades(args.cases)
+    indices = [grades[:position].count(grade) for position, grade in enumerate(grades)]
+    return [partial(brats_members, args.seed, grade, index, grid) for grade, index in zip(grades, indices)]
+
+
+def brats_members(seed, grade, index, grid):
+    """Members of one case; the y axis runs backwards, as the affine says. Low-grade tumours seldom enhance."""
+    rng = np.random.default_rng([seed, index, 4 if grade == "HGG" else 5])
+    enhances = index != BRATS_WITHOUT_ENHANCEMENT if grade == "HGG" else index % 3 == 2
+    images = brats_images(rng, grid, enhances=enhances)
+    affine = np.diag([-grid.spacing[0], -grid.spacing[1], grid.spacing[2], 1.0])
+    affine[1, 3] = (grid.shape[1] - 1) * grid.spacing[1]
+    case_id = brats_id(grade, index)
+    for name, dtype in BRATS_DTYPES.items():
+        yield f"{grade}/{case_id}/{case_id}_{name}.nii.gz", nifti(images[name][:, ::-1], dtype, affine)
+
+
 def isles_tops(_):
     return [ISLES_ZIP]
 
 
 def wmh_tops(_):
     return [site.archive for site in WMH_SITES]
+
+
+def brats_tops(_):
+    return ["HGG", "LGG"]
 
 
 SEEDS = (0, 2**32)
@@ -117,3 +161,6 @@ ISLES = Layout(write_zips, isles_archives, isles_tops,
 WMH = Layout(write_zips, wmh_archives, wmh_tops,
              {"cases": (3, 60), "slices": (2, 83), "in_plane": (32, 512), "seed": SEEDS},
              {"cases": 9, "slices": 12, "in_plane": 256})
+BRATS = Layout(write_folder, brats_scans, brats_tops,
+               {"cases": (3, 285), "slices": (4, 155), "in_plane": (48, 240), "seed": SEEDS},
+               {"cases": 10, "slices": 16, "in_plane": 120})
