@@ -80,7 +80,7 @@ def bowel(rng, grid, image, level):
 def draw_kidney(rng, grid, side, half_height):
     """Levels of a kidney's outline and of its hilum, and its centre; `side` is -1 for the patient's right."""
     centre = np.array([side * rng.uniform(66, 74), rng.uniform(34, 42), rng.uniform(-0.1, 0.1) * half_height])
-    x, y, z = [axis - place for axis, place in zip(grid.positions(), centre)]
+    x, y, z = [axis - place for axis, place in zip(grid.positions(), centre, strict=False)]
     lean = 0.25 * side * z
     outline = ellipsoid((x - lean, y, z), (27, 31, half_height)) + 1.5 * smooth_field(rng, grid, 14)
     hilum = ellipsoid((x - lean + 20 * side, y + 6, z), (19, 12, 0.55 * half_height))
@@ -112,7 +112,7 @@ def kits_images(rng, grid, sick):
             label[tumour > 0] = TUMOUR
         else:
             cyst = 6 - np.sqrt(sum((axis - place - shift) ** 2 for axis, place, shift in
-                                   zip(grid.positions(), centre, (12 * side, 12, 0.2 * half_height))))
+                                   zip(grid.positions(), centre, (12 * side, 12, 0.2 * half_height), strict=False)))
             image = over(image, cyst, 6)
     return np.maximum(image + noise(rng, grid, 11), -1024), label
 
@@ -124,7 +124,7 @@ def draw_tumour(rng, grid, image, centre, half_height, room):
     """
     radius = rng.uniform(16, 26)
     angle = rng.uniform(np.pi, 2 * np.pi)  # to the front, where there is room
-    place = centre + [21 * np.cos(angle), 24 * np.sin(angle), rng.uniform(-0.3, 0.3) * half_height]
+    place = [*centre, 21 * np.cos(angle), 24 * np.sin(angle), rng.uniform(-0.3, 0.3) * half_height]
     # Thick slices of a short kidney keep their share of the tumour.
     squeeze = half_height / 55
     low = grid._replace(spacing=(*grid.spacing[:2], grid.spacing[2] / squeeze))

@@ -163,7 +163,7 @@ def brats_images(rng, grid, enhances):
     shares = {"oedema": soft(oedema, 2) * (1 - soft(core, 1.5)), "necrosis": soft(core, 1.5) * soft(necrosis, 1.5)}
     shares["rim"] = soft(core, 1.5) - shares["necrosis"]
     images = brats_contrasts(rng, grid, anatomy, shares, rim_gain=1.0 if enhances else 0.0)
-    gains = dict(zip(images, rng.uniform(0.6, 1.8, len(images))))  # scanners have no common unit
+    gains = dict(zip(images, rng.uniform(0.6, 1.8, len(images)), strict=False))  # scanners have no common unit
     images = {name: np.maximum(gains[name] * image, 1) * brain for name, image in images.items()}
     return images | {"seg": label}
 

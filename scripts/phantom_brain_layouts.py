@@ -37,7 +37,7 @@ def isles_archives(args):
         spacing = round(rng.uniform(0.82, 1.0), 3) * 256 / args.in_plane
         slices, middle = args.slices or slabs[0], rng.uniform(8, 20)
         thickness = min(rng.choice(ISLES_THICKNESS_MM[slabs[0]]), 110 / (len(slabs) * slices))  # in the head
-        for slab, letter in zip(range(len(slabs)), "AB"):
+        for slab, letter in zip(range(len(slabs)), "AB", strict=False):
             height = middle + (slab - (len(slabs) - 1) / 2) * slices * thickness
             grid = Grid((args.in_plane, args.in_plane, slices), (spacing, spacing, thickness), height)
             number = len(scans) + 1
@@ -79,7 +79,7 @@ def wmh_archives(args):
         site = WMH_SITES[index % 3]
         case_id = site.case_ids[index // 3]
         shape = site.shape[::-1] if case_id in WMH_TRANSPOSED else site.shape
-        shape = tuple(round(n * args.in_plane / 256) for n in shape) + (args.slices,)
+        shape = (*tuple(round(n * args.in_plane / 256) for n in shape), args.slices)
         spacing = tuple(step * 256 / args.in_plane for step in site.spacing[:2]) + site.spacing[2:]
         grid = Grid(shape, spacing, height=14)
         archives[site.archive].append(partial(wmh_members, args.seed, site, case_id, grid))
@@ -92,7 +92,7 @@ def wmh_members(seed, site, case_id, grid):
     images = wmh_images(rng, grid, site.gain, has_other=case_id % 4 == 0)
     t1_spacing = [grid.spacing[0] + (1.5e-5 if site.folder == "Singapore" else 0), *grid.spacing[1:]]
     own_grid = np.repeat(images["orig", "T1"][::2, ::2], 2, axis=2)
-    own_spacing = [n * step / m for n, step, m in zip(grid.shape, grid.spacing, own_grid.shape)]
+    own_spacing = [n * step / m for n, step, m in zip(grid.shape, grid.spacing, own_grid.shape, strict=False)]
     folder = f"{site.folder}/{case_id}"
     yield f"{folder}/", b""
     for stage in ("orig", "pre"):
@@ -110,7 +110,7 @@ def brats_id(grade, index):
     """Names of three sites, as in the release: sorted as strings, 2013_10 comes before 2013_2."""
     turn = index // 3
     return {0: f"Brats18_2013_{(2 if grade == 'HGG' else 1) + 8 * turn}_1",
-            1: f"Brats18_CBICA_A{chr(65 + turn // 26)}{chr(65 + turn % 26)}_1",
+            1: f"Brats18_CBICA_{'A' if grade == 'HGG' else 'B'}{chr(65 + turn // 26)}{chr(65 + turn % 26)}_1",
             2: f"Brats18_TCIA{1 + turn % 8:02d}_{(131 if grade == 'HGG' else 130) + 2 * turn}_1"}[index % 3]
 
 
@@ -127,7 +127,8 @@ def brats_scans(args):
     grid = Grid((args.in_plane, args.in_plane, args.slices), (step, step, thickness), height=14)
     grades = brats_grades(args.cases)
     indices = [grades[:position].count(grade) for position, grade in enumerate(grades)]
-    return [partial(brats_members, args.seed, grade, index, grid) for grade, index in zip(grades, indices)]
+    pairs = zip(grades, indices, strict=True)
+    return [partial(brats_members, args.seed, grade, index, grid) for grade, index in pairs]
 
 
 def brats_members(seed, grade, index, grid):

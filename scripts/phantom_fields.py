@@ -19,11 +19,11 @@ class Grid(namedtuple("Grid", "shape spacing height reach", defaults=(0.0, REACH
     @classmethod
     def around(cls, shape, spacing):
         """The grid around the centre of the body whose random fields end where it ends."""
-        return cls(shape, spacing, reach=max(n * step for n, step in zip(shape, spacing)) / 2)
+        return cls(shape, spacing, reach=max(n * step for n, step in zip(shape, spacing, strict=False)) / 2)
 
     def positions(self):
         """Coordinates in mm that broadcast: (X, 1, 1), (1, Y, 1), (1, 1, Z), float32."""
-        axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(self.shape, self.spacing)]
+        axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(self.shape, self.spacing, strict=False)]
         axes[2] += self.height
         return np.meshgrid(*[axis.astype(np.float32) for axis in axes], indexing="ij", sparse=True)
 
@@ -53,13 +53,13 @@ def soft(level, width=0.8):
 
 def ellipsoid(offsets, radii):
     """Level of an ellipsoid: the smallest radius at its centre."""
-    square = sum((offset / np.float32(radius)) ** 2 for offset, radius in zip(offsets, radii))
+    square = sum((offset / np.float32(radius)) ** 2 for offset, radius in zip(offsets, radii, strict=False))
     return (1 - np.sqrt(square)) * np.float32(min(radii))
 
 
 def draw_blob(rng, grid, centre, radius):
     """Level of an irregular blob around `centre` (mm)."""
-    offsets = [axis - place for axis, place in zip(grid.positions(), centre)]
+    offsets = [axis - place for axis, place in zip(grid.positions(), centre, strict=False)]
     level = ellipsoid(offsets, radius * rng.uniform(0.75, 1.3, 3))
     return level + np.float32(0.3 * radius) * smooth_field(rng, grid, max(0.55 * radius, 2.5))
 
@@ -67,4 +67,4 @@ def draw_blob(rng, grid, centre, radius):
 def pick_point(rng, grid, allowed):
     """Position in mm of a random voxel of the mask `allowed` (X, Y, Z)."""
     index = np.unravel_index(rng.choice(np.flatnonzero(allowed)), grid.shape)
-    return [float(axis.ravel()[i]) for axis, i in zip(grid.positions(), index)]
+    return [float(axis.ravel()[i]) for axis, i in zip(grid.positions(), index, strict=False)]

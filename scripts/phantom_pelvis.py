@@ -46,7 +46,7 @@ def pelvis_images(rng, grid, ignored):
 
 def layers(image, shares, values):
     """The image with one value over the other, each by its share of the voxel."""
-    for share, value in zip(shares, values):
+    for share, value in zip(shares, values, strict=False):
         image = image * (1 - share) + value * share
     return image
 

@@ -42,10 +42,11 @@ def step(level, width=0.004):
 
 def draw_tissue(rng, shape):
     """Echo of a breast without tumours in dB (H, W): skin, fat with septa, gland, muscle, then ribs and shadow."""
-    x, y = plane_of(shape)
+    _x, y = plane_of(shape)
     bottom = shape[0] / shape[1]
     waves = [0.05 * smooth_line(rng, shape[1], 0.15) for _ in range(3)]
-    fat_end, gland_end, muscle_end = [share * bottom + wave for share, wave in zip((0.22, 0.55, 0.74), waves)]
+    depths = zip((0.22, 0.55, 0.74), waves, strict=True)
+    fat_end, gland_end, muscle_end = [share * bottom + wave for share, wave in depths]
     gland, muscle, deep = step(y - fat_end, 0.01), step(y - gland_end, 0.01), step(y - muscle_end, 0.02)
     septa = np.exp(-(smooth(rng, shape, 0.03, 0.11) / 0.12) ** 2)
     streaks = np.exp(-(smooth(rng, shape, 0.008, 0.06) / 0.35) ** 2)
@@ -53,7 +54,7 @@ def draw_tissue(rng, shape):
     levels = [-15 + 9 * septa, -9 + 6 * streaks + 2.5 * smooth(rng, shape, 0.04, 0.06) - 12 * lobules,
               -15 + 8 * streaks, -24 + 3 * smooth(rng, shape, 0.05, 0.05)]
     echo = levels[0]
-    for share, level in zip((gland, muscle, deep), levels[1:]):
+    for share, level in zip((gland, muscle, deep), levels[1:], strict=False):
         echo = echo * (1 - share) + level * share
     skin = step(0.025 - y, 0.004)
     fascia = np.exp(-((y - gland_end) / 0.008) ** 2) + 0.7 * np.exp(-((y - fat_end) / 0.006) ** 2)
@@ -107,7 +108,7 @@ def scan(rng, echo):
     fine = [gaussian_filter(wave, (0.7, 1.1)) for wave in waves[:2]]
     coarse = [gaussian_filter(wave, (0.9, 2.2)) for wave in waves[2:]]
     depth = plane_of(echo.shape).y / (echo.shape[0] / echo.shape[1])
-    parts = [(1 - depth) * a / a.std() + depth * b / b.std() for a, b in zip(fine, coarse)]
+    parts = [(1 - depth) * a / a.std() + depth * b / b.std() for a, b in zip(fine, coarse, strict=False)]
     speckle = 10 * np.log10(sum(part ** 2 for part in parts) + 0.05)
     grey = 255 * (echo + 0.6 * speckle + rng.uniform(34, 38)) / 46
     return np.clip(gaussian_filter(grey, 0.5), 0, 255).astype(np.uint8)

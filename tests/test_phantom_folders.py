@@ -62,7 +62,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("layout, flag, value, expected", REFUSED)
+@pytest.mark.parametrize(("layout", "flag", "value", "expected"), REFUSED)
 def test_numbers_without_sense_are_refused(tmp_path, capsys, layout, flag, value, expected):
     assert phantom.main([layout, flag, value, "--out", str(tmp_path / "raw")]) == 2
     assert capsys.readouterr().err == f"phantom.py: {expected}\n"
