@@ -1,6 +1,6 @@
 """metrics.csv of a run: its predictions on the validation cases, measured on the sliced or on the scans' own grid."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor
 from boundary_loss.metrics import dsc, lesion_detection, surface_metrics, volume_difference
 from dataloader import Slices, StreamedSlices, open_parts
 from environment.cores import core_count
+from environment.outputs import written_together
 from evaluation.measuring import MeasuringOptions
 from evaluation.metric_catalogue import CATALOGUE
 from evaluation.prediction import Model, load_model, predict_cases
@@ -21,7 +22,7 @@ from raw_data.files import RawFile
 from sliced_data.meta import Meta, read_meta
 from sliced_data.slices import SlicedCase
 from training.interrupts import memory_advice
-from utils import InputError, atomic_path, exclusive, progress, write_rows
+from utils import InputError, atomic_path, exclusive, leftovers, progress, write_rows
 
 SLICE_COLUMNS = ("case_id", "class", "n_slices", "n_empty_slices", "dsc", "hd95_mm", "hd_mm", "class_index")
 
@@ -66,6 +67,9 @@ def evaluate_run(folder: Path, options: MeasuringOptions, data: Path | None, dev
             f"{meta.root}: expected the data set that {folder} was trained on, found another (--data names it)"
         )
     with exclusive(folder), memory_advice("use --device cpu"):
+        for part in (folder, folder / "predictions", folder / "predictions_native"):
+            for leftover in leftovers(part):
+                leftover.unlink()
         rows, empty_slices = measure_run(folder, model, meta, options)
     return Evaluation(model.epoch, meta.root, meta.dataset, meta.unit, rows, empty_slices)
 
@@ -77,37 +81,38 @@ def measure_run(folder: Path, model: Model, meta: Meta, options: MeasuringOption
     """
     (val,) = open_parts(meta, ("val",), device=model.device)
     natives = read_native(meta, model, val, options) if options.space == "native" else None
-    # Only now that all input is known to be there: its presence says that the run is evaluated.
-    (folder / "metrics.csv").unlink(missing_ok=True)
     common = {**options.columns(), "epoch": model.epoch}
     lines: list[Future] = []
     # Distances are computed in compiled code that lets other threads run, while the network predicts.
-    with ThreadPoolExecutor(core_count()) as pool:
-        for masks in predicted_masks(folder, model, val, natives):
+    with written_together() as place, ThreadPoolExecutor(core_count()) as pool:
+        for masks in predicted_masks(folder, model, val, natives, place):
             for k, name in list(enumerate(meta.class_names))[1:]:
                 lines.append(pool.submit(measure_class, masks, name, k, common))
         rows, slice_rows = zip(*(line.result() for line in progress(lines, desc="measuring", unit="case")), strict=True)
-    write_rows(folder / "metrics_2d.csv", slice_rows, SLICE_COLUMNS)
-    write_rows(folder / "metrics.csv", rows, tuple(CATALOGUE))
+        write_rows(place(folder / "metrics_2d.csv"), slice_rows, SLICE_COLUMNS)
+        write_rows(place(folder / "metrics.csv"), rows, tuple(CATALOGUE))
+        # Its presence says that what is beside it is its own: it goes before the first of them changes, and comes last.
+        (folder / "metrics.csv").unlink(missing_ok=True)
     return list(rows), float((val.label == 0).flatten(1).all(dim=1).float().mean())
 
 
 def predicted_masks(
-    folder: Path, model: Model, val: Slices | StreamedSlices, natives: dict[str, "Native"] | None
+    folder: Path, model: Model, val: Slices | StreamedSlices, natives: dict[str, "Native"] | None,
+    place: Callable[[Path], Path],
 ) -> Iterator[Masks]:
-    """The masks of each validation case, written to predictions/ on the way, and to predictions_native/."""
+    """The masks of each validation case; ``place`` says where its files in predictions/ are written meanwhile."""
     cases = progress(list(val.case_ranges()), desc="predicting", unit="case", leave=False)
     for (case, at), logits in zip(cases, predict_cases(model, val), strict=True):
         prediction = to_volume(logits.argmax(1))
         reference = to_volume(val.label[at])
-        save_prediction(folder / "predictions" / f"{case.case_id}.nii.gz", prediction, case)
+        save_prediction(place(folder / "predictions" / f"{case.case_id}.nii.gz"), prediction, case)
         if natives is None:
             yield Masks(case.case_id, prediction, reference, case.spacing)
             continue
         native = natives[case.case_id]
         probs = model.grid.to_native(logits.softmax(dim=1), native.reference.shape, native.spacing)
         prediction = to_volume(probs.argmax(1))
-        save_on_grid(folder / "predictions_native" / f"{case.case_id}.nii.gz", prediction, native.image)
+        save_on_grid(place(folder / "predictions_native" / f"{case.case_id}.nii.gz"), prediction, native.image)
         yield Masks(case.case_id, prediction, native.reference, native.spacing, native.ignore)
 
 

@@ -1,11 +1,11 @@
 """Masks of new scans, one NIfTI file per scan on the scan's own grid."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from environment.outputs import written_together
 from evaluation.prediction import Model, segment
 from evaluation.scans import NIFTI, find_scans, save_on_grid
 from raw_data.dataset import Case
@@ -22,20 +22,24 @@ def segment_scans(model: Model, paths: Sequence[Path], out: Path, probabilities:
     masks = output_paths(out, scans, "--out")
     soft = output_paths(probabilities, scans, "--probabilities") if probabilities else {}
     check_outputs(scans, [*masks.values(), *soft.values()])
-    for scan in progress(scans, desc="segmenting", unit="scan"):
-        classes = segment_scan(model, scan, masks[scan.case_id], soft)
-        voxels = ", ".join(f"{name} {(classes == k).sum()}" for k, name in list(enumerate(model.class_names))[1:])
-        tqdm.write(f"{masks[scan.case_id]}: {scan.case_id}, voxels of {voxels}")
+    found = []
+    with written_together() as place:
+        for scan in progress(scans, desc="segmenting", unit="scan"):
+            soft_file = place(soft[scan.case_id]) if soft else None
+            classes = segment_scan(model, scan, place(masks[scan.case_id]), soft_file)
+            voxels = ", ".join(f"{name} {(classes == k).sum()}" for k, name in list(enumerate(model.class_names))[1:])
+            found.append(f"{masks[scan.case_id]}: {scan.case_id}, voxels of {voxels}")
+    print(*found, sep="\n")
 
 
-def segment_scan(model: Model, scan: Case, mask: Path, soft: Mapping[str, Path]) -> np.ndarray:
-    """Write the mask of one scan, and its softmax where ``soft`` has a file for it; returns the classes (X, Y, Z)."""
+def segment_scan(model: Model, scan: Case, mask: Path, soft: Path | None) -> np.ndarray:
+    """Write the mask of one scan, and its softmax where ``soft`` is a file to be; returns the classes (X, Y, Z)."""
     with memory_advice("use --device cpu"):
         classes, probs = segment(model, scan)
     save_on_grid(mask, classes, scan.images[0])
-    if scan.case_id in soft:
+    if soft is not None:
         foreground = probs[..., 1] if probs.shape[-1] == 2 else probs[..., 1:]
-        save_on_grid(soft[scan.case_id], np.ascontiguousarray(foreground), scan.images[0])
+        save_on_grid(soft, np.ascontiguousarray(foreground), scan.images[0])
     return classes
 
 

@@ -14,11 +14,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from environment.outputs import written_together
 from evaluation.metric_catalogue import CATALOGUE, LENGTH, Column
 from reporting.runs import Run, evaluated_runs, first_run
 from sliced_data.meta import Meta, part_files, read_meta
 from sliced_data.slices import PartFiles, read_slice
-from utils import InputError, atomic_path, read_json, read_rows
+from utils import InputError, read_json, read_rows
 
 STYLE = Path(__file__).resolve().parent / "paper.mplstyle"
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ BOXES = (CATALOGUE["dsc"], CATALOGUE["hd95_mm"])
 def save(figure: Figure, results: Path, name: str) -> list[Path]:
     """Write NAME.png and NAME.pdf into ``results`` and close the figure."""
     paths = [results / f"{name}.png", results / f"{name}.pdf"]
-    for path in paths:
-        with atomic_path(path) as temporary:
+    with written_together() as place:
+        for path in paths:
             # No date inside: the same runs give the same bytes.
-            figure.savefig(temporary, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+            figure.savefig(place(path), metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
     plt.close(figure)
     return paths
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from environment.outputs import written_together
 from environment.provenance import provenance
 from training.settings import Settings, first_difference, flag, settings_of_config
 from utils import InputError, leftovers, read_json, read_rows, write_json
@@ -73,13 +74,25 @@ def check_finished(out: Path, settings: Settings) -> None:
 
 
 def begin_session(out: Path, settings: Settings, data: Path, device: torch.device) -> None:
-    """Write what this process is about to do; metrics of fewer epochs would no longer be true."""
-    for name in ("metrics.csv", "metrics_2d.csv"):
-        (out / name).unlink(missing_ok=True)
-    meta = read_json(data / "meta.json")
-    write_json(out / "config.json", {"settings": settings.to_json(), "data": str(data), "meta": meta})
+    """Write what this process is about to do; metrics of fewer epochs would no longer be true.
+
+    All is read before anything changes, and both files are whole before the metrics go.
+    """
+    config = {"settings": settings.to_json(), "data": str(data), "meta": read_json(data / "meta.json")}
     environment = provenance(device)
     if (out / "env.json").exists():
-        former = read_json(out / "env.json")
-        environment["earlier_sessions"] = [*former.pop("earlier_sessions", []), former]
-    write_json(out / "env.json", environment)
+        environment["earlier_sessions"] = former_sessions(out / "env.json")
+    with written_together() as place:
+        write_json(place(out / "env.json"), environment)
+        write_json(place(out / "config.json"), config)
+        for name in ("metrics.csv", "metrics_2d.csv"):
+            (out / name).unlink(missing_ok=True)
+
+
+def former_sessions(path: Path) -> list[dict]:
+    """What env.json says of the session before this one and of those before it."""
+    former = read_json(path)
+    earlier = former.pop("earlier_sessions", [])
+    if not isinstance(earlier, list):
+        raise InputError(f"{path}: expected a list of earlier_sessions, found {type(earlier).__name__}")
+    return [*earlier, former]

@@ -81,6 +81,9 @@ class Trainer:
         """
         epochs, slices, done = self.settings.epochs, len(self.train), len(self.log)
         write_rows(out / "log.csv", self.log, self.log_columns)
+        if self.log and not self.totals.n_steps and self.is_best():
+            # The kill may have come between last.pt and best.pt.
+            self.save_best(out)
         seen = done * slices + self.totals.n_slices
         name = f"{out.parent.name} {out.name}"
         with self.stop, progress(total=epochs * slices, initial=seen, unit="slice", desc=name) as bar:
@@ -271,9 +274,6 @@ class Trainer:
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             found = type(error).__name__
             raise InputError(f"{path}: expected the state of this run, found another ({found})") from None
-        if not self.totals.n_steps and self.is_best():
-            # The kill may have come between last.pt and best.pt.
-            self.save_best(path.parent)
 
     def save_and_stop(self, epoch: int, out: Path) -> None:
         """Save the epoch under way, so that only the rest of it is left to do; raises ``KeyboardInterrupt``."""
