@@ -10,7 +10,7 @@ from evaluation.metric_catalogue import METRICS
 from published import published_empty_share
 from reporting.levels import LEVELS
 from reporting.statistics import PERMUTATIONS
-from utils import InputError, Parser, run_command
+from utils import InputError, Parser, check_file_name, run_command
 
 # Each command imports what it needs: to check a run loads no network, and to make a table no GPU library.
 
@@ -254,6 +254,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
     if getattr(args, "rows", None):
         args.rows = list(dict.fromkeys(args.rows))
+    for name in (getattr(args, "name", None), *(name for name, *_ in getattr(args, "table", None) or ())):
+        if name is not None:
+            check_file_name(name, "--name" if name == getattr(args, "name", None) else "--table")
     args.function(args)
 
 

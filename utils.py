@@ -9,9 +9,11 @@ import json
 import os
 import re
 import signal
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -83,6 +85,22 @@ def naming(path: Path) -> Iterator[None]:
         if error.filename is not None:
             raise
         raise OSError(f"{path}: could not be written: {error.strerror or error}") from None
+
+
+def open_file(path: Path | str) -> BinaryIO:
+    """Open a regular file to read; ``OSError`` for a pipe or device, which would have to be waited for."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(f"{path} is no regular file")
+    return os.fdopen(handle, "rb", buffering=0)
+
+
+def check_file_name(name: str, what: str) -> None:
+    """``InputError`` unless a name (``what`` it is, in words) can be one file's in any folder, with an ending."""
+    plain = re.fullmatch(r"[^/\\\x00-\x1f\x7f]+", name) and name not in (".", "..") and name.strip() == name
+    if not plain or len(name.encode("utf-8", "surrogateescape")) > 200:
+        raise InputError(f"{what}: expected a plain file name of at most 200 bytes, found {name[:200]!r}")
 
 
 def leftovers(folder: Path) -> list[Path]:

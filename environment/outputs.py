@@ -1,11 +1,16 @@
 """Outputs that appear together: each is written beside its name, and all get their names when the last is whole."""
 
 import contextlib
+import gzip
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from utils import naming
+from utils import InputError, naming, open_file
+
+# Written into each mask of a new scan: only a file that has it is replaced by another.
+MARK = b"boundary-loss"
 
 
 @contextlib.contextmanager
@@ -41,3 +46,26 @@ def written_together() -> Iterator[Callable[[Path], Path]]:
         if isinstance(error, OSError):
             raise OSError(str(error).replace(prefix, "")) from None
         raise
+
+
+def check_own(path: Path, sign: bytes) -> None:
+    """``InputError`` unless ``path`` is new, or a file whose first 4 KiB (of what it packs) have the project's sign."""
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink() or not path.is_file() or sign not in beginning(path):
+        raise InputError(
+            f"{path}: expected nothing or a file that was made here before, found another; choose another name or "
+            "remove it"
+        )
+
+
+def beginning(path: Path) -> bytes:
+    """The first 4 KiB, gunzipped where they are gzipped; nothing where they are damaged."""
+    try:
+        with open_file(path) as file:
+            if path.suffix == ".gz":
+                with gzip.open(file) as packed:
+                    return packed.read(4096)
+            return file.read(4096)
+    except (OSError, EOFError, zlib.error):
+        return b""

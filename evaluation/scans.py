@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from environment.outputs import MARK
 from raw_data import LAYOUTS
 from raw_data.dataset import Case, RawDataset
 from raw_data.files import RawFile, list_files
@@ -76,7 +77,7 @@ def save_on_grid(path: Path, voxels: np.ndarray, like: RawFile) -> None:
     header = reference.header.copy()
     header.set_data_dtype(voxels.dtype)
     header["cal_min"] = header["cal_max"] = 0
-    header["descrip"] = b""
+    header["descrip"] = MARK
     image = nib.Nifti1Image(voxels, reference.affine, header)
     with atomic_path(path) as temporary:
         nib.save(image, temporary)

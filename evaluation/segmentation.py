@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from environment.outputs import written_together
+from environment.outputs import MARK, check_own, written_together
 from evaluation.prediction import Model, segment
 from evaluation.scans import NIFTI, find_scans, save_on_grid
 from raw_data.dataset import Case
@@ -57,9 +57,10 @@ def output_paths(out: Path, scans: Sequence[Case], flag: str) -> dict[str, Path]
 
 
 def check_outputs(scans: Sequence[Case], outputs: Sequence[Path]) -> None:
-    """``InputError`` where a file to write is one that is read, or is written twice."""
+    """``InputError`` where a file to write is one that is read, is written twice, or is there and no such mask."""
     taken = {file.path.resolve() for scan in scans for file in scan.images}
     for path in outputs:
         if path.resolve() in taken:
             raise InputError(f"{path}: expected a file of its own for each output, found the scan's or another's")
         taken.add(path.resolve())
+        check_own(path, MARK)

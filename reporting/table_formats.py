@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from environment.outputs import written_together
+from environment.outputs import check_own, written_together
 from utils import write_rows, write_text
 
 
@@ -27,6 +27,8 @@ LATEX_CHARACTERS = str.maketrans({
     ">": r"$>$",
     "|": r"$|$",
 })
+# How the files of a table begin.
+SIGNS = {".csv": b"row,", ".md": b"| row", ".tex": b"% Compiles alone, and goes"}
 # Before \documentclass the file makes a document of itself; after it, in a paper, it is read as it is.
 LATEX_HEAD = r"""% Compiles alone, and goes into a paper that uses booktabs with \input{NAME}
 \makeatletter
@@ -54,6 +56,8 @@ class PrintedTable:
     def write(self, folder: Path, name: str, lines: Sequence[Mapping], columns: Sequence[str]) -> str:
         """Write NAME.tex and NAME.md into ``folder``, and ``lines`` as NAME.csv; returns the text of the .md."""
         text = self.markdown()
+        for end, sign in SIGNS.items():
+            check_own(folder / f"{name}{end}", sign)
         with written_together() as place:
             write_rows(place(folder / f"{name}.csv"), lines, columns)
             write_text(place(folder / f"{name}.tex"), self.latex(name))

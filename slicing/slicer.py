@@ -115,7 +115,7 @@ def slice_dataset(options: Options, dest: Path, *, jobs: int) -> str:
 
     ``InputError`` where ``dest`` exists, and leaves nothing behind where it fails.
     """
-    if dest.exists():
+    if os.path.lexists(dest):
         raise InputError(f"{dest}: expected a new folder, found it there already; remove it to slice again")
     found = options.raw.find_cases(options.source)
     cases = select(found, options)

@@ -1,6 +1,7 @@
 """The old result goes only when the new one is whole, and nothing goes that the project did not make."""
 
 import errno
+import gzip
 import os
 import shutil
 
@@ -9,6 +10,7 @@ from commands import evaluate
 from raw_files import call, isles_path, make_isles
 from training_runs import SMALL
 
+import preprocess
 import train
 from environment.outputs import written_together
 from utils import write_text
@@ -112,3 +114,78 @@ def test_predict_writes_all_masks_or_none(run, tmp_path, monkeypatch, capsys):
     last.write_bytes(whole)
     assert call(evaluate, *arguments, monkeypatch=monkeypatch) == 0
     assert len(os.listdir(tmp_path / "masks" / "new")) == 4
+
+
+def test_predict_replaces_only_masks_of_its_own(run, tmp_path, monkeypatch, capsys):
+    raw = make_isles(tmp_path / "raw", cases=["case_1"])
+    label = isles_path(raw, "case_1", "OT")
+    mine, link = tmp_path / "mine.nii.gz", tmp_path / "link.nii.gz"
+    mine.write_bytes(gzip.compress(label.read_bytes()))
+    link.symlink_to(tmp_path / "elsewhere.nii.gz")
+    before = contents(tmp_path)
+    predict = ("predict", run, "--case", raw, "--device", "cpu", "--out")
+    for out in (label, mine, link):
+        error = refused(evaluate, *predict, out, monkeypatch=monkeypatch, capsys=capsys)
+        assert f"{out}: expected nothing or a file that was made here before" in error
+    assert contents(tmp_path) == before and link.is_symlink()
+    for _ in range(2):
+        assert call(evaluate, *predict, tmp_path / "mask.nii.gz", monkeypatch=monkeypatch) == 0
+
+
+@pytest.mark.parametrize("name", ["gdl/seed0/metrics", "../table", "..", "", "/tmp/table", "a\nb", "a" * 300])
+def test_names_of_outputs_are_plain_file_names(results, tmp_path, monkeypatch, capsys, name):
+    folder = shutil.copytree(results, tmp_path / "results")
+    before = contents(tmp_path)
+    for command in ("table", "compare", "curves", "boxes", "maps", "shares", "pictures"):
+        arguments = (command, folder, "--rows", "gdl", "gdl-boundary", "--name", name)
+        assert "--name: expected a plain file name" in refused(
+            evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys
+        )
+    table = ("curves", folder, "--table", name, "gdl")
+    assert "--table: expected a plain file name" in refused(evaluate, *table, monkeypatch=monkeypatch, capsys=capsys)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "end"), [("table", ".csv"), ("table", ".md"), ("table", ".tex"), ("curves", ".png"), ("curves", ".pdf")]
+)
+def test_a_table_or_figure_replaces_only_what_was_made_as_one(results, tmp_path, monkeypatch, capsys, command, end):
+    folder = shutil.copytree(results, tmp_path / "results")
+    arguments = (command, folder, "--rows", "gdl", "--name", "notes")
+    (folder / f"notes{end}").write_text("my own notes")
+    before = contents(folder)
+    error = refused(evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert f"notes{end}: expected nothing or a file that was made here before" in error
+    assert contents(folder) == before
+    (folder / f"notes{end}").unlink()
+    for _ in range(2):
+        assert call(evaluate, *arguments, monkeypatch=monkeypatch) == 0
+
+
+def test_a_report_replaces_only_a_report(results, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(results, tmp_path / "results")
+    arguments = ("report", folder, "--rows", "gdl")
+    assert call(evaluate, *arguments, monkeypatch=monkeypatch) == 0
+    assert call(evaluate, *arguments, monkeypatch=monkeypatch) == 0
+    for foreign in ("report/notes.txt", "report/slices/mine.png"):
+        (folder / foreign).write_text("mine")
+        assert foreign.partition("/")[2] in refused(evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+        assert (folder / foreign).read_text() == "mine"
+        (folder / foreign).unlink()
+    (folder / "report").rename(tmp_path / "elsewhere")
+    (folder / "report").symlink_to(tmp_path / "elsewhere")
+    before = contents(tmp_path)
+    for _ in range(2):
+        assert "found a link" in refused(evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert contents(tmp_path) == before
+
+
+def test_a_link_to_nothing_is_refused_before_the_work(sliced, tmp_path, monkeypatch, capsys):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nowhere")
+    raw = make_isles(tmp_path / "raw")
+    slicing = ("isles", "--source", raw, "--dest", link, "--val", "1", "--size", "16")
+    assert f"{link}: expected a new folder" in refused(preprocess, *slicing, monkeypatch=monkeypatch, capsys=capsys)
+    training = ("--data", sliced, "--out", link, *SMALL)
+    assert f"{link}: expected a new folder" in refused(train, *training, monkeypatch=monkeypatch, capsys=capsys)
+    assert link.is_symlink() and sorted(os.listdir(tmp_path)) == ["link", "raw"]

@@ -1,5 +1,6 @@
 """A run's folder: whether it holds the run that was asked for, and what a session writes into it first."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +20,9 @@ def read_settings(out: Path) -> Settings:
 
 def holds_run(out: Path) -> bool:
     """Whether ``out`` holds a run; ``InputError`` where it holds anything else."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: expected a new folder or a run, found a file")
+    if not out.is_dir() and os.path.lexists(out):
+        found = "a link to nothing" if out.is_symlink() else "a file"
+        raise InputError(f"{out}: expected a new folder or a run, found {found}")
     # A kill may have left an unfinished write.
     if not out.exists() or not set(out.iterdir()) - set(leftovers(out)):
         return False
