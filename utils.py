@@ -96,6 +96,12 @@ def open_file(path: Path | str) -> BinaryIO:
     return os.fdopen(handle, "rb", buffering=0)
 
 
+def read_text(path: Path | str) -> str:
+    """The text of a regular file, its line ends as they are."""
+    with open_file(path) as file:
+        return file.read().decode("utf-8")
+
+
 def check_file_name(name: str, what: str) -> None:
     """``InputError`` unless a name (``what`` it is, in words) can be one file's in any folder, with an ending."""
     plain = re.fullmatch(r"[^/\\\x00-\x1f\x7f]+", name) and name not in (".", "..") and name.strip() == name
@@ -137,8 +143,8 @@ def write_json(path: Path | str, value: Mapping) -> None:
 def read_json(path: Path | str) -> dict:
     """The object in a JSON file; ``InputError`` where it is missing, damaged or not an object."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        value = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected a readable JSON file, found {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
@@ -156,8 +162,7 @@ def write_rows(path: Path | str, rows: Sequence[Mapping], columns: Sequence[str]
 def read_rows(path: Path | str, columns: Iterable[str]) -> list[dict[str, str]]:
     """The rows of a CSV file as text; ``InputError`` where a column or part of a line is missing."""
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            text = file.read()
+        text = read_text(path)
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
         found = list(rows[0]) if rows else []
     except (OSError, UnicodeDecodeError, csv.Error) as error:

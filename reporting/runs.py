@@ -11,7 +11,7 @@ from evaluation.metric_catalogue import COLUMNS, LENGTH, MEASURED_WITH
 from published import published_rows
 from reporting.levels import LEVELS, SLICE, VOLUME
 from training.settings import settings_of_config
-from utils import InputError, read_json, read_rows
+from utils import InputError, check_file_name, read_json, read_rows
 
 # Those that every metrics.csv has had from the first.
 METRICS = ("dsc", "hd95_mm", "hd_mm")
@@ -66,6 +66,7 @@ class Run:
 def find_runs(results: Path, row: str, seeds: Sequence[int] | None = None) -> list[Run]:
     """The evaluated runs of a row, by seed, all or those of ``seeds``; ``InputError`` where their settings differ."""
     runs = [read_run(seed, folder) for seed, folder in finished_folders(results, row, seeds).items()]
+    check_distinct(runs)
     for run in runs[1:]:
         for name in sorted(run.settings.keys() | runs[0].settings.keys()):
             if name != "seed" and run.settings.get(name) != runs[0].settings.get(name):
@@ -76,13 +77,31 @@ def find_runs(results: Path, row: str, seeds: Sequence[int] | None = None) -> li
     return runs
 
 
+def check_distinct(runs: Sequence[Run]) -> None:
+    """``InputError`` where two runs are one: their training losses agree in every digit of every epoch."""
+    seen: dict[str, Run] = {}
+    for run in runs:
+        path = run.folder / "log.csv"
+        if not path.exists():
+            continue
+        losses = " ".join(row["train_loss"] for row in read_rows(path, ("train_loss",)))
+        if losses in seen:
+            raise InputError(f"{run.folder}: expected a run of its own, found that of {seen[losses].folder} once more")
+        seen[losses] = run
+
+
 def finished_folders(results: Path, row: str, seeds: Sequence[int] | None = None) -> dict[int, Path]:
     """seed -> folder of the evaluated runs of a row, in the order of the seeds."""
     folders = {}
-    for path in (results / row).glob("seed*/metrics.csv"):
+    for path in sorted((results / row).glob("seed*/metrics.csv")):
         number = re.fullmatch(r"seed(\d+)", path.parent.name)
-        if number and (not seeds or int(number.group(1)) in seeds):
-            folders[int(number.group(1))] = path.parent
+        if number is None:
+            continue
+        seed = int(number.group(1))
+        if path.parent.name != f"seed{seed}":
+            raise InputError(f"{path.parent}: expected the run of seed {seed} in seed{seed}, found {path.parent.name}")
+        if not seeds or seed in seeds:
+            folders[seed] = path.parent
     return dict(sorted(folders.items()))
 
 
@@ -105,12 +124,15 @@ def finished_rows(
 def read_run(seed: int, folder: Path) -> Run:
     path = folder / "config.json"
     config = read_json(path)
+    settings = settings_of_config(config, path).to_json()
+    if "seed" in config["settings"] and settings["seed"] != seed:
+        raise InputError(f"{path}: expected the run of seed {seed}, as its folder says, found seed {settings['seed']}")
     metrics = read_metrics(folder / VOLUME.file, ("n_ref", "n_pred"))
     slices = folder / SLICE.file
     return Run(
         seed=seed,
         folder=folder,
-        settings=settings_of_config(config, path).to_json(),
+        settings=settings,
         meta=config.get("meta", {}),
         metrics=metrics,
         metrics_2d=read_metrics(slices, ("n_slices",)) if slices.exists() else None,
@@ -125,6 +147,8 @@ def read_metrics(path: Path, counts: tuple[str, ...]) -> pd.DataFrame:
             metrics[column] = values.astype(float)
         except ValueError as error:
             raise InputError(f"{path}: expected numbers in {column}, found {error}") from None
+    for case_id in metrics["case_id"].unique():
+        check_file_name(case_id, f"{path}: case_id")
     twice = metrics[metrics.duplicated(["case_id", "class"])]
     if len(twice):
         raise InputError(f"{path}: expected one line per case and class, found {twice['case_id'].iloc[0]} twice")

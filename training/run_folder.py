@@ -1,6 +1,7 @@
 """A run's folder: whether it holds the run that was asked for, and what a session writes into it first."""
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def holds_run(out: Path) -> bool:
 
 def check_run_folder(out: Path, settings: Settings, *, resume: bool) -> bool:
     """True where there is a run to resume; ``InputError`` where it has other settings or was not asked for."""
+    check_seed(out, settings.seed)
     if not holds_run(out):
         return False
     found = read_settings(out)
@@ -49,6 +51,12 @@ def check_run_folder(out: Path, settings: Settings, *, resume: bool) -> bool:
     return (out / "last.pt").exists()
 
 
+def check_seed(out: Path, seed: int) -> None:
+    """``InputError`` where a folder's name says another seed than its run has: tables know runs by their folders."""
+    if re.fullmatch(r"seed\d+", out.name) and out.name != f"seed{seed}":
+        raise InputError(f"{out}: expected a folder named seed{seed} for --seed {seed}, found {out.name}")
+
+
 def can_train_longer(settings: Settings, found: Settings) -> bool:
     """Whether only more epochs were asked for; not where schedule or learning rate are spread over all of them."""
     return not settings.is_spread and settings.epochs > found.epochs
@@ -56,6 +64,7 @@ def can_train_longer(settings: Settings, found: Settings) -> bool:
 
 def check_finished(out: Path, settings: Settings) -> None:
     """``InputError`` unless ``out`` holds a finished run of exactly these settings; nothing is written."""
+    check_seed(out, settings.seed)
     if not holds_run(out):
         raise InputError(f"{out}: expected a finished run, found none")
     found = read_settings(out)

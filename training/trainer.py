@@ -257,7 +257,7 @@ class Trainer:
 
     def restore(self, path: Path) -> None:
         """Continue from ``last.pt``: the end of an epoch, or a step in the middle of one."""
-        state = load_checkpoint(path, self.device)
+        state = load_checkpoint(path, self.device, self.settings.fingerprint)
         try:
             # Whether Adam is fused belongs to the device, not to the run that may have come from another.
             for group in state["optimiser"]["param_groups"]:
@@ -297,7 +297,8 @@ class Trainer:
 
     def save_best(self, out: Path) -> None:
         row = self.log[-1]
-        save_checkpoint(out / "best.pt", {"model": self.network.state_dict(), "epoch": row["epoch"], "log": row})
+        state = {"model": self.network.state_dict(), "epoch": row["epoch"], "log": row}
+        save_checkpoint(out / "best.pt", {**state, "fingerprint": self.settings.fingerprint})
 
     def save_state(self, epoch: int, out: Path) -> None:
         """Write last.pt, from which a run resumes: ``epoch`` is the one that ended last or is under way."""
@@ -309,6 +310,7 @@ class Trainer:
             "log": self.log,
             "so_far": self.totals.state(),
             "random": random_states(),
+            "fingerprint": self.settings.fingerprint,
         })
 
 
