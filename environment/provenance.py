@@ -32,7 +32,7 @@ def provenance(device: torch.device | None = None) -> dict:
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "git_commit": commit.strip() if commit else None,
-        "git_diff": git("diff", "HEAD") if commit else None,
+        "git_diff": git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD") if commit else None,
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
         "platform": platform.platform(),
