@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from raw_data.files import RawFile, list_files
+from raw_data.orientation import check_orientation
 from raw_data.volumes import Spacing, Volume, check_contrast, check_grid, read_nifti, read_volumes
-from utils import InputError
+from utils import InputError, check_file_name
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class Case:
     labels: tuple[RawFile, ...]     # of which a voxel needs one; none of a scan that is to be segmented
     source: str
     image_class: str | None = None  # the class of the whole image, where the data set has one
+
+    def __post_init__(self) -> None:
+        """Its id becomes part of file names."""
+        check_file_name(self.case_id, f"{self.source}: case id")
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class RawDataset(ABC):
         case's first, has NaN, infinite or only equal voxels, or a label value that the data set does not have.
         """
         image, spacing = self.read_scan(case)
+        check_orientation(case.case_id, (case.images[0], *case.labels))
         label, label_spacing = self.read_label(case)
         grid = image.shape[1:], spacing
         check_grid(case.case_id, case.labels[0], shape=label.shape, spacing=label_spacing, expected=grid)

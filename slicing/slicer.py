@@ -16,6 +16,8 @@ import torch
 
 from boundary_loss.distance import distance_maps
 from raw_data.dataset import Case
+from raw_data.files import list_files
+from raw_data.skipped import describe_skipped, skipped_folders
 from raw_data.volumes import Volume
 from sliced_data.writing import new_folder, write_case, write_description
 from slicing.grid import resize_volume
@@ -118,6 +120,7 @@ def slice_dataset(options: Options, dest: Path, *, jobs: int) -> str:
     if os.path.lexists(dest):
         raise InputError(f"{dest}: expected a new folder, found it there already; remove it to slice again")
     found = options.raw.find_cases(options.source)
+    skipped = skipped_folders(list_files(options.source), found, options.raw.endings)
     cases = select(found, options)
     split, rule = choose_split(cases, options)
     used = [case for case in cases if case.case_id in split]
@@ -133,4 +136,5 @@ def slice_dataset(options: Options, dest: Path, *, jobs: int) -> str:
     return ", ".join((
         f"{sum(row['n_slices'] for row in rows)} slices", *(f"{n} cases for {part}" for part, n in counts),
         *(f"{n} cases {why}" for n, why in left_out if n),
+        *filter(None, [describe_skipped(skipped, options.raw.layout)]),
     ))
