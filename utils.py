@@ -104,7 +104,7 @@ def read_text(path: Path | str) -> str:
 
 def check_file_name(name: str, what: str) -> None:
     """``InputError`` unless a name (``what`` it is, in words) can be one file's in any folder, with an ending."""
-    plain = re.fullmatch(r"[^/\\\x00-\x1f\x7f]+", name) and name not in (".", "..") and name.strip() == name
+    plain = re.fullmatch(r"[^/\\\x00-\x1f\x7f]+", name) and name not in (".", "..")
     if not plain or len(name.encode("utf-8", "surrogateescape")) > 200:
         raise InputError(f"{what}: expected a plain file name of at most 200 bytes, found {name[:200]!r}")
 

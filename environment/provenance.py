@@ -20,7 +20,8 @@ def git(*arguments: str) -> str | None:
     folder = Path(__file__).resolve().parent
     try:
         return subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=20
+            ["git", "-C", str(folder), *arguments], capture_output=True, encoding="utf-8", errors="replace",
+            check=True, timeout=20,
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,5 +1,6 @@
 """Evaluated runs in a folder of results, read and checked."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,10 +82,10 @@ def check_distinct(runs: Sequence[Run]) -> None:
     """``InputError`` where two runs are one: their training losses agree in every digit of every epoch."""
     seen: dict[str, Run] = {}
     for run in runs:
-        path = run.folder / "log.csv"
-        if not path.exists():
-            continue
-        losses = " ".join(row["train_loss"] for row in read_rows(path, ("train_loss",)))
+        try:
+            losses = " ".join(row["train_loss"] for row in read_rows(run.folder / "log.csv", ("train_loss",)))
+        except InputError:
+            continue    # tables need no log; curves say what is wrong with it
         if losses in seen:
             raise InputError(f"{run.folder}: expected a run of its own, found that of {seen[losses].folder} once more")
         seen[losses] = run
@@ -129,11 +130,14 @@ def read_run(seed: int, folder: Path) -> Run:
         raise InputError(f"{path}: expected the run of seed {seed}, as its folder says, found seed {settings['seed']}")
     metrics = read_metrics(folder / VOLUME.file, ("n_ref", "n_pred"))
     slices = folder / SLICE.file
+    meta = config.get("meta", {})
+    if not isinstance(meta, dict):
+        raise InputError(f"{path}: expected the data set's meta.json in meta, found {type(meta).__name__}")
     return Run(
         seed=seed,
         folder=folder,
         settings=settings,
-        meta=config.get("meta", {}),
+        meta=meta,
         metrics=metrics,
         metrics_2d=read_metrics(slices, ("n_slices",)) if slices.exists() else None,
     )
@@ -149,6 +153,11 @@ def read_metrics(path: Path, counts: tuple[str, ...]) -> pd.DataFrame:
             raise InputError(f"{path}: expected numbers in {column}, found {error}") from None
     for case_id in metrics["case_id"].unique():
         check_file_name(case_id, f"{path}: case_id")
+    for column in (*METRICS, *counts):
+        bad = metrics[~(metrics[column].abs() < math.inf) | (column == "n_slices") & (metrics[column] < 1)]
+        if len(bad):
+            found = f"{bad[column].iloc[0]:g} of {bad['case_id'].iloc[0]}"
+            raise InputError(f"{path}: expected finite numbers in {column}, slices in each volume, found {found}")
     twice = metrics[metrics.duplicated(["case_id", "class"])]
     if len(twice):
         raise InputError(f"{path}: expected one line per case and class, found {twice['case_id'].iloc[0]} twice")
@@ -202,6 +211,10 @@ def check_comparable(run: Run, first: Run) -> None:
                 f"{run.folder}: expected metrics of {name} {wanted or 'none'}, as {first.folder} has, found "
                 f"{found or 'none'}; evaluate one of them again"
             )
+    classes = set(first.class_names) ^ set(run.class_names)
+    if classes:
+        found = f"found {sorted(classes)[0]} in only one"
+        raise InputError(f"{run.folder}: expected the classes of {first.folder}, {found}")
     missing = set(first.metrics["case_id"]) ^ set(run.metrics["case_id"])
     if missing:
         raise InputError(f"{run.folder}: expected the cases of {first.folder}, found {sorted(missing)[0]} in only one")

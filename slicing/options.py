@@ -9,6 +9,8 @@ from raw_data.dataset import RawDataset
 from slicing.grid import Grid
 from utils import InputError
 
+MAX_SIZE = 4096     # pixels of a slice's side
+
 
 @dataclass(frozen=True)
 class SplitOptions:
@@ -61,6 +63,8 @@ def check_flags(args: argparse.Namespace, raw: RawDataset) -> None:
     size = raw.recipe.size if args.size is None else args.size
     if size < 16 or size % 8:
         raise InputError(f"--size: expected a multiple of 8, at least 16, found {size}")
+    if size > MAX_SIZE:
+        raise InputError(f"--size: expected at most {MAX_SIZE}, found {size}")
     if args.max_share is not None and not 0 < args.max_share <= 1:
         raise InputError(f"--max-share: expected a share above 0, at most 1, found {args.max_share}")
     for flag, value in (("--max-share", args.max_share), ("--classes", args.classes)):

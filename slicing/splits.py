@@ -9,7 +9,7 @@ from pathlib import Path
 from raw_data.dataset import Case
 from slicing.options import Options
 from slicing.selection import group_images, warn_of_same_images
-from utils import InputError, read_json
+from utils import InputError, read_json, read_text
 
 
 def split_by_scan(case_ids: Sequence[str], n_val: int, seed: int) -> set[str]:
@@ -57,7 +57,7 @@ def read_split(path: Path) -> dict[str, list[str]]:
     if path.suffix == ".json":
         return read_json(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected a readable split file, found {error}") from None
     if path.suffix == ".csv":

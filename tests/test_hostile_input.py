@@ -284,7 +284,7 @@ def test_two_zips_agree_in_the_members_that_they_share(tmp_path):
 # Names ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["../x", "/x", "..", ".", "", "a/b", "a\\b", "a\nb", "a\0", " a", "ä" * 101])
+@pytest.mark.parametrize("name", ["../x", "/x", "..", ".", "", "a/b", "a\\b", "a\nb", "a\0", "ä" * 101])
 def test_names_that_are_no_file_names(name):
     with pytest.raises(InputError, match="id: expected a plain file name"):
         check_file_name(name, "id")

@@ -324,3 +324,20 @@ def test_clean_leaves_a_demo_that_is_not_the_projects(project):
     assert make(project, "clean").returncode == 0
     assert mine.exists() and not (project / "data" / "raw" / "isles-demo").exists()
     shutil.rmtree(mine.parent)
+
+
+def test_a_sweep_takes_values_on_several_lines(project, tmp_path):
+    """A make that only says what it was asked for."""
+    shim = tmp_path / "make"
+    shim.write_text('#!/bin/sh\necho "$@" >&2\nexit 3\n')
+    shim.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "STRATEGIES": "increase\nrebalance"}
+    command = ["scripts/sweep_alpha.sh", "isles", "0.1\n0.2  0.3\n"]
+    asked = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
+    rows = [f"isles-gdl-boundary-constant-0.{n}" for n in (1, 2, 3)]
+    for goal in (*rows, "isles-gdl-boundary-increase", "isles-gdl-boundary", "ALPHAS=0.1 0.2 0.3"):
+        assert goal in asked.stderr, asked.stderr
+    refused = subprocess.run(
+        ["scripts/sweep_alpha.sh", "isles", "0.1\nhigh"], cwd=project, capture_output=True, text=True
+    )
+    assert refused.returncode == 2 and "found high" in refused.stderr
