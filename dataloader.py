@@ -185,7 +185,12 @@ def torch_dtype(dtype: np.dtype) -> torch.dtype:
 def open_slices(meta: Meta, part: str, *, maps: str | None, convention: str | None) -> StreamedSlices:
     """The part as it lies on the disk, after every file was read once: ``InputError`` names a damaged one."""
     files = part_files(meta, part, maps=maps, convention=convention)
-    if files.computed and maps == "phi3d":
+    if files.needs_volumes and maps != "phi3d":
+        raise InputError(
+            f"--resident stream: expected --maps 2d, found the region-wise map {maps}, which is made of whole volumes "
+            "in memory"
+        )
+    if files.needs_volumes:
         raise InputError(
             f"--resident stream: expected {maps} of the convention {files.convention} in {meta.root}, found "
             f"{meta.convention}; slice again with preprocess.py --distance-map {files.convention}"

@@ -169,12 +169,15 @@ def add_run(commands: argparse._SubParsersAction) -> None:
 
 
 def add_predict(commands: argparse._SubParsersAction) -> None:
-    predict = commands.add_parser("predict", help="masks of new scans as NIfTI files on the scans' own grids")
+    predict = commands.add_parser("predict", help="masks of new scans on their own grids, in files of their kind")
     add_model(predict)
     predict.add_argument("--case", type=Path, nargs="+", required=True,
                          help="folders or zips of scans in the data set's layout, or the files of one scan")
-    predict.add_argument("--out", type=Path, required=True, help="mask of one scan (.nii, .nii.gz), or a folder")
-    predict.add_argument("--probabilities", type=Path, help="likewise for the foreground's softmax")
+    predict.add_argument("--out", type=Path, required=True,
+                         help="mask of one scan (.nii.gz, .nii; of an image .png or .tif as it is, two classes as 0 "
+                              "and 255), or a folder")
+    predict.add_argument("--probabilities", type=Path,
+                         help="likewise for the foreground's softmax (of an image .npy, or 8 bits as the mask)")
     predict.set_defaults(function=predict_scans)
 
 
@@ -191,8 +194,10 @@ def add_tables(commands: argparse._SubParsersAction) -> None:
         command.add_argument("--rows", nargs="+", required=True, help="rows, in the order of the output")
         command.add_argument("--name", required=True, help="name of the output files")
         command.add_argument("--seeds", type=int, nargs="+", help="runs to use (all there are)")
-        command.add_argument("--level", choices=list(LEVELS), default="volume",
-                             help="metrics of volumes, as MedIA 2021 has them, or of slices, as MIDL 2019")
+        levels = [level for level in LEVELS if name == "table" or level != "pooled"]
+        command.add_argument("--level", choices=levels, default="volume",
+                             help="metrics of volumes, as MedIA 2021 has them, of slices, as MIDL 2019, or pooled over "
+                                  "batches of 16 cases, as the breast-ultrasound study")
         if name == "compare":
             add_baseline(command)
             command.add_argument("--metrics", nargs="+", choices=list(METRICS), default=[],

@@ -67,12 +67,15 @@ TABLE_acdc_table2  := rrw rrw-ce dice focal dice-boundary
 TABLE_brats_table3 := $(TABLE_acdc_table2)
 TABLE_kits_table4  := $(TABLE_acdc_table2)
 TABLE_busi_table1  := ce ce-boundary-combination ce-boundary-scheduling ce-boundary-rebalance
+# The study's own DSC, pooled over batches of 16 images.
+TABLE_busi_table1-pooled := $(TABLE_busi_table1)
 # Any other data set has the tables of the boundary loss.
 TABLE_own_table1   := $(TABLE_isles_table1)
 TABLE_own_table3   := $(TABLE_isles_table3)
 # MIDL's figures are means over slices.
 FLAGS_midl              := --level slice
 FLAGS_midl-gdl-boundary := --level slice
+FLAGS_table1-pooled     := --level pooled
 
 # The row that a table's other rows are tested against, where it is not gdl.
 BASELINE_acdc  := rrw

@@ -86,12 +86,15 @@ class Objective(nn.Module):
             return 0.0, self.contour_alone
         return (1.0, 0.0) if self.contour is None else schedule.weights(epoch)
 
-    def map_name(self, *, phi: str, region_wise: str | None) -> str | None:
-        """The map that the losses need beside the labels: ``phi``, a region-wise kind (by default the loss's own), or
-        None where they need none."""
+    def map_name(self, *, maps: str, region_wise: str | None) -> str | None:
+        """The map that the losses need beside the labels, as ``part_files`` names it; None where they need none.
+
+        ``maps``: "2d" or "3d", within the slice or the volume. ``region_wise``: a kind, by default the loss's own.
+        """
         kinds = {loss.target_kind: loss for loss in (self.region, self.contour) if loss}
         if "phi" in kinds:
-            return phi
+            return f"phi{maps}"
         if "region-wise" in kinds:
-            return region_wise or kinds["region-wise"].map_kind
+            kind = region_wise or kinds["region-wise"].map_kind
+            return kind if maps == "2d" else f"{kind}-{maps}"
         return None

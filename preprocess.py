@@ -6,10 +6,10 @@ from pathlib import Path
 
 from boundary_loss.distance import CONVENTIONS
 from environment.cores import core_count
-from raw_data import DATASETS, LAYOUTS
+from raw_data import DATASETS, LAYOUT_NAMES
 from slicing.check import check_sliced
 from slicing.grid import FITS
-from slicing.normalisation import NORMALISATIONS
+from slicing.normalisation import CHOICES as NORMALISATIONS
 from slicing.options import resolve
 from slicing.slicer import slice_dataset
 from utils import InputError, Parser, current_word, run_command
@@ -18,7 +18,7 @@ from utils import InputError, Parser, current_word, run_command
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("dataset", help=f"{', '.join(sorted(DATASETS))}, or a name of your own beside --layout")
-    parser.add_argument("--layout", choices=sorted(LAYOUTS), help="how the raw data are kept (as the data set's own)")
+    parser.add_argument("--layout", choices=LAYOUT_NAMES, help="how the raw data are kept (as the data set's own)")
     parser.add_argument("--source", type=Path, required=True, help="folder (or zip) with the raw data as downloaded")
     parser.add_argument("--dest", type=Path, required=True, help="folder to make, for instance data/isles")
     parser.add_argument("--check", action="store_true",
@@ -35,22 +35,29 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def add_slices(parser: argparse.ArgumentParser) -> None:
     """What a flag leaves out is what the data set's paper does."""
     parser.add_argument("--size", type=int, help="slices become SIZE x SIZE pixels, a multiple of 8 (256)")
-    parser.add_argument("--normalise", choices=tuple(NORMALISATIONS), help="intensities, per volume (the data set's)")
+    parser.add_argument("--normalise", choices=NORMALISATIONS,
+                        help="intensities, per volume; clip-zscore: by the training data's foreground (the data set's)")
     parser.add_argument("--fit", choices=FITS,
                         help="resize slices, or crop and pad them around their centre (the data set's)")
     parser.add_argument("--spacing", type=float, metavar="MM",
                         help="in-plane spacing that slices are resampled to before --fit centre crops them")
     parser.add_argument("--max-share", type=float, metavar="S",
                         help="leave out images whose foreground takes S of the image or more (busi 0.05)")
-    parser.add_argument("--classes", nargs="+", help="classes of the whole image to keep (busi: all)")
+    parser.add_argument("--classes", nargs="+",
+                        help="classes of the whole image or scan to keep (busi: all, brats: HGG)")
+    parser.add_argument("--all-slices", action="store_true",
+                        help="keep the slices without a label (kits leaves them out, the others keep them)")
     parser.add_argument("--distance-map", type=current_word, choices=CONVENTIONS, default="paper",
                         help="signed distance as the text says, or as the authors' code computes it")
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val", type=int,
-                        help="cases for validation (isles 20, wmh 10, acdc: odd patients, busi: a fifth)")
-    parser.add_argument("--split", type=Path, help="lists of case ids: .json, .csv, or one validation case a line")
+                        help="cases for validation (isles 20, wmh 10, acdc and kits: odd numbers, brats: every second, "
+                             "others: a fifth)")
+    parser.add_argument("--split", type=Path,
+                        help="lists of case ids: .json (of nnU-Net's splits_final.json fold 0), .csv, or one "
+                             "validation case per line")
     parser.add_argument("--split-seed", type=int, help="seed of the random split (0)")
     parser.add_argument("--group", choices=("scan", "patient", "image"),
                         help="split by scan, as the authors did, or without leakage: by patient, or with equal images "

@@ -64,7 +64,7 @@ def build_parser() -> Parser:
 def add_loss_flags(group: Any) -> None:
     add_setting(group, "region", "regional loss")
     add_setting(group, "contour", "contour loss")
-    add_setting(group, "maps", "signed distances within the slice or the volume")
+    add_setting(group, "maps", "signed distances or region-wise maps within the slice or the volume")
     add_setting(group, "region_wise_map", "map of a region-wise loss, where not its own")
     add_setting(group, "region_classes", "classes that the regional loss is computed over; own: its default")
     add_setting(group, "contour_classes", "classes that the contour loss is computed over; own: its default")

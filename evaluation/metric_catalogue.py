@@ -56,7 +56,9 @@ COLUMNS = (
     Column("space", "space", is_text=True, flag="--space"),
     Column("ignore_label", "ignore label", is_text=True, flag="--ignore-label"),
 )
-CATALOGUE = {column.key: column for column in COLUMNS}
+# Of metrics_2d.csv alone: no Hausdorff distance, and the only figure to be compared with MIDL's table.
+HD_MIDL = Column("hd_midl", "HD as MIDL 2019 computes it", 3, higher_is_better=False)
+CATALOGUE = {column.key: column for column in (*COLUMNS, HD_MIDL)}
 # What rows can be compared in.
 METRICS = {column.key: column for column in COLUMNS if column.higher_is_better is not None}
 # How metrics were measured: by column, the flag that chooses it.

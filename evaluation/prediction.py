@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from dataloader import Slices, batches
 from networks import build_network
-from raw_data import find_dataset
+from raw_data import dataset_of_facts
 from raw_data.dataset import Case, RawDataset
 from sliced_data.meta import state_facts
 from slicing.grid import Grid
-from slicing.normalisation import NORMALISATIONS
+from slicing.normalisation import normalise
 from training.checkpoints import load_checkpoint
 from training.settings import settings_of_config
 from utils import InputError, read_json, read_rows
@@ -34,6 +34,8 @@ class Model:
     modalities: tuple[str, ...]
     fingerprint: str
     data: Path
+    intensities: list[list[float]] | None = None    # for the normalisation clip-zscore
+    all_slices: bool = True
 
 
 def load_model(folder: Path, checkpoint: str, device: torch.device) -> Model:
@@ -53,11 +55,11 @@ def load_model(folder: Path, checkpoint: str, device: torch.device) -> Model:
             "grid": Grid(size=int(meta["size"]), fit=meta["fit"], spacing=meta["spacing"]),
             "normalise": meta["normalise"], "class_names": tuple(meta["class_names"]),
             "modalities": tuple(meta["modalities"]), "fingerprint": settings.data_fingerprint,
-            "data": Path(config["data"]),
+            "data": Path(config["data"]), "intensities": meta["intensities"], "all_slices": bool(meta["all_slices"]),
+            "raw": dataset_of_facts(meta),
         }
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the settings of a run, found {error!r}") from None
-    described["raw"] = find_dataset(meta["dataset"], meta["layout"])
     state = load_checkpoint(folder / f"{checkpoint}.pt", device, settings.fingerprint)
     try:
         network.load_state_dict(state["model"])
@@ -96,7 +98,8 @@ def segment(model: Model, scan: Case, batch_size: int = 8) -> tuple[np.ndarray, 
     """
     image, spacing = model.raw.read_scan(scan)
     shape = image.shape[1:3]
-    slices = torch.from_numpy(NORMALISATIONS[model.normalise](image)).permute(3, 0, 1, 2)     # (Z, C, X, Y)
+    image = normalise(image, model.normalise, model.intensities)
+    slices = torch.from_numpy(image).permute(3, 0, 1, 2)                                     # (Z, C, X, Y)
     probs = []
     for part in model.grid.to_sliced(slices, spacing).split(batch_size):
         part = part.half().to(model.device).float()                                         # (B, C, size, size)

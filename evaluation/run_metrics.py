@@ -11,20 +11,22 @@ import torch
 from torch import Tensor
 
 from boundary_loss.metrics import dsc, lesion_detection, surface_metrics, volume_difference
+from boundary_loss.midl import hd_midl
 from dataloader import Slices, StreamedSlices, open_parts
 from environment.cores import core_count
-from environment.outputs import written_together
+from environment.writing import written_together
 from evaluation.measuring import MeasuringOptions
-from evaluation.metric_catalogue import CATALOGUE
+from evaluation.metric_catalogue import CATALOGUE, COLUMNS
+from evaluation.outputs import Template, read_template, save_mask
 from evaluation.prediction import Model, load_model, predict_cases
-from evaluation.scans import save_on_grid
-from raw_data.files import RawFile
+from raw_data.volumes import IGNORED
 from sliced_data.meta import Meta, read_meta
 from sliced_data.slices import SlicedCase
+from slicing.selection import kept_slices
 from training.interrupts import memory_advice
 from utils import InputError, atomic_path, exclusive, leftovers, progress, write_rows
 
-SLICE_COLUMNS = ("case_id", "class", "n_slices", "n_empty_slices", "dsc", "hd95_mm", "hd_mm", "class_index")
+SLICE_COLUMNS = ("case_id", "class", "n_slices", "n_empty_slices", "dsc", "hd95_mm", "hd_mm", "class_index", "hd_midl")
 
 
 @dataclass(frozen=True)
@@ -82,18 +84,24 @@ def measure_run(folder: Path, model: Model, meta: Meta, options: MeasuringOption
     (val,) = open_parts(meta, ("val",), device=model.device)
     natives = read_native(meta, model, val, options) if options.space == "native" else None
     common = {**options.columns(), "epoch": model.epoch}
+    is_only_class = len(meta.class_names) == 2
     lines: list[Future] = []
     # Distances are computed in compiled code that lets other threads run, while the network predicts.
     with written_together() as place, ThreadPoolExecutor(core_count()) as pool:
         for masks in predicted_masks(folder, model, val, natives, place):
             for k, name in list(enumerate(meta.class_names))[1:]:
-                lines.append(pool.submit(measure_class, masks, name, k, common))
+                lines.append(pool.submit(measure_class, masks, name, k, common, is_only_class=is_only_class))
         rows, slice_rows = zip(*(line.result() for line in progress(lines, desc="measuring", unit="case")), strict=True)
         write_rows(place(folder / "metrics_2d.csv"), slice_rows, SLICE_COLUMNS)
-        write_rows(place(folder / "metrics.csv"), rows, tuple(CATALOGUE))
+        write_rows(place(folder / "metrics.csv"), rows, [column.key for column in COLUMNS])
         # Its presence says that what is beside it is its own: it goes before the first of them changes, and comes last.
         (folder / "metrics.csv").unlink(missing_ok=True)
-    return list(rows), float((val.label == 0).flatten(1).all(dim=1).float().mean())
+    return list(rows), share_of_empty(val.label)
+
+
+def share_of_empty(label: Tensor) -> float:
+    """Share of the slices of a label (N, H, W) that have no foreground."""
+    return float(((label == 0) | (label == IGNORED)).flatten(1).all(dim=1).float().mean())
 
 
 def predicted_masks(
@@ -107,12 +115,15 @@ def predicted_masks(
         reference = to_volume(val.label[at])
         save_prediction(place(folder / "predictions" / f"{case.case_id}.nii.gz"), prediction, case)
         if natives is None:
-            yield Masks(case.case_id, prediction, reference, case.spacing)
+            yield Masks(case.case_id, prediction, reference, case.spacing, ignored_in(model, reference))
             continue
         native = natives[case.case_id]
-        probs = model.grid.to_native(logits.softmax(dim=1), native.reference.shape, native.spacing)
+        probs = model.grid.to_native(logits.softmax(dim=1), native.template.shape, native.spacing)
         prediction = to_volume(probs.argmax(1))
-        save_on_grid(place(folder / "predictions_native" / f"{case.case_id}.nii.gz"), prediction, native.image)
+        path = folder / "predictions_native" / f"{case.case_id}{native.template.endings[0]}"
+        whole = np.zeros(native.template.shape, np.uint8)
+        whole[..., native.slices] = prediction
+        save_mask(place(path), whole, native.template, len(model.class_names))
         yield Masks(case.case_id, prediction, native.reference, native.spacing, native.ignore)
 
 
@@ -131,10 +142,11 @@ def save_prediction(path: Path, prediction: np.ndarray, case: SlicedCase) -> Non
 
 @dataclass(frozen=True)
 class Native:
-    """A validation case as its raw files have it: classes (X, Y, Z), spacing in mm, voxels to leave out."""
+    """A validation case as its raw files have it: classes (X, Y, Z), spacing in mm or px, voxels to leave out."""
 
-    image: RawFile
-    reference: np.ndarray
+    template: Template
+    slices: np.ndarray              # that were sliced
+    reference: np.ndarray           # on them
     spacing: tuple[float, float, float]
     ignore: np.ndarray | None
 
@@ -153,21 +165,41 @@ def read_native(
         files = raw[case.case_id]
         voxels, spacing = model.raw.read_label(files)
         reference = model.raw.classes_of(files, voxels)
-        if not np.array_equal(model.grid.to_sliced_label(reference, spacing), to_volume(val.label[at])):
+        slices = kept_slices(files, reference, all_slices=model.all_slices)
+        sliced = model.grid.to_sliced_label(reference[..., slices], spacing)
+        if not np.array_equal(sliced, to_volume(val.label[at])):
             raise InputError(f"{files.labels[0]}: expected the label that {meta.root} was sliced from")
-        ignore = None if options.ignore_label is None else voxels == options.ignore_label
-        found[case.case_id] = Native(files.images[0], reference, spacing, ignore)
+        template = read_template(model.raw, files)
+        if template.shape != reference.shape:
+            expected = f"an image of {reference.shape}, as its label"
+            raise InputError(f"{case.case_id}: expected {expected}, found {template.shape} in {files.images[0]}")
+        reference, voxels = reference[..., slices], voxels[..., slices]
+        ignore = ignored_in(model, reference)
+        if options.ignore_label is not None:
+            ignore = (voxels == options.ignore_label) | (False if ignore is None else ignore)
+        found[case.case_id] = Native(template, slices, reference, spacing, ignore)
     return found
 
 
-def measure_class(masks: Masks, name: str, k: int, common: dict) -> tuple[dict, dict]:
-    """The line of one class in metrics.csv and in metrics_2d.csv."""
+def ignored_in(model: Model, reference: np.ndarray) -> np.ndarray | None:
+    """Where nobody knows the class; None in a data set that knows it everywhere."""
+    return reference == IGNORED if model.raw.has_ignored else None
+
+
+def measure_class(masks: Masks, name: str, k: int, common: dict, *, is_only_class: bool) -> tuple[dict, dict]:
+    """The line of one class in metrics.csv and in metrics_2d.csv.
+
+    What MIDL 2019 prints as HD is slow, and computed where there is one class, as in its data sets.
+    """
     prediction, reference = masks.prediction == k, masks.reference == k
     if masks.ignore is not None:
         prediction, reference = prediction & ~masks.ignore, reference & ~masks.ignore
     key = {"case_id": masks.case_id, "class": name, "class_index": k}
     row = volume_row(prediction, reference, masks.spacing, common["tolerance_mm"])
-    return {**key, **row, **common}, {**key, **slice_row(prediction, reference, masks.spacing)}
+    slices = slice_row(prediction, reference, masks.spacing)
+    if is_only_class:
+        slices["hd_midl"] = hd_midl(prediction, reference)
+    return {**key, **row, **common}, {**key, **slices}
 
 
 def volume_row(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], tolerance_mm: float) -> dict:

@@ -1,18 +1,12 @@
-"""New scans to segment: which files belong to which scan, and the grid that a prediction goes back to."""
+"""New scans to segment: which files belong to which scan."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-
-from environment.outputs import MARK
 from raw_data import LAYOUTS
-from raw_data.dataset import Case, RawDataset
+from raw_data.dataset import Case, RawDataset, says
 from raw_data.files import RawFile, list_files
-from utils import InputError, atomic_path
-
-NIFTI = (".nii", ".nii.gz")
+from utils import InputError
 
 
 def find_scans(raw: RawDataset, paths: Sequence[Path]) -> list[Case]:
@@ -51,33 +45,22 @@ def scans_below(raw: RawDataset, source: Path) -> list[Case]:
 def scan_of_files(raw: RawDataset, paths: Sequence[Path]) -> Case:
     """One scan of files that were named: by the modality in each name, or in the order of the network's channels."""
     wanted = raw.modalities
-    if len(paths) != len(wanted):
-        raise InputError(f"--case: expected {len(wanted)} files, {', '.join(wanted)}, found {len(paths)}")
+    if len(paths) != raw.n_files:
+        raise InputError(f"--case: expected {raw.n_files} files, {', '.join(wanted)}, found {len(paths)}")
     kinds = [modality_in(path.name, raw) for path in paths]
     if set(kinds) == set(wanted):
         paths = [paths[kinds.index(modality)] for modality in wanted]
     else:
-        for kind, modality, path in zip(kinds, wanted, paths, strict=True):
+        for kind, modality, path in zip(kinds, wanted, paths, strict=False):
             if kind not in (None, modality):
                 raise InputError(f"{path}: expected {modality} (the run's are {', '.join(wanted)}), found {kind}")
-    longest = max((end for end in raw.endings if paths[0].name.endswith(end)), key=len)
-    case_id = paths[0].name.removesuffix(longest)
-    return Case(case_id, None, tuple(RawFile(path) for path in paths), (), str(paths[0]))
+    return Case(raw.case_id_of(paths[0].name), None, tuple(RawFile(path) for path in paths), (), str(paths[0]))
 
 
 def modality_in(name: str, raw: RawDataset) -> str | None:
     """The one modality that a file's name says (``FLAIR``, ``SMIR...CT_CBF...``), of any data set, or None."""
-    found = raw.modalities_in(name) or [kind for other in LAYOUTS.values() for kind in other.modalities_in(name)]
+    others = {kind.upper(): kind for other in LAYOUTS.values() for kind in other.modalities_in(name)}
+    # "CT" of one data set is part of another's "CT_CBF", which says more.
+    whole = [kind for kind in others.values() if not any(kind != o and says(o, kind) for o in others.values())]
+    found = raw.modalities_in(name) or whole
     return found[0] if len(found) == 1 else None
-
-
-def save_on_grid(path: Path, voxels: np.ndarray, like: RawFile) -> None:
-    """Write voxels (X, Y, Z) or (X, Y, Z, K) with the affine, zooms, units and codes of the image ``like``."""
-    reference = nib.Nifti1Image.from_bytes(like.read())
-    header = reference.header.copy()
-    header.set_data_dtype(voxels.dtype)
-    header["cal_min"] = header["cal_max"] = 0
-    header["descrip"] = MARK
-    image = nib.Nifti1Image(voxels, reference.affine, header)
-    with atomic_path(path) as temporary:
-        nib.save(image, temporary)

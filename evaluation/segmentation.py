@@ -1,13 +1,14 @@
-"""Masks of new scans, one NIfTI file per scan on the scan's own grid."""
+"""Masks of new scans, one file per scan on the scan's own grid."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from environment.outputs import MARK, check_own, written_together
+from environment.writing import MARK, check_own, written_together
+from evaluation.outputs import output_paths, read_template, save_mask, save_probabilities
 from evaluation.prediction import Model, segment
-from evaluation.scans import NIFTI, find_scans, save_on_grid
+from evaluation.scans import find_scans
 from raw_data.dataset import Case
 from training.interrupts import memory_advice
 from utils import InputError, progress
@@ -19,8 +20,11 @@ def segment_scans(model: Model, paths: Sequence[Path], out: Path, probabilities:
     ``InputError`` where a scan is incomplete, or where an output is one of the files that are read.
     """
     scans = find_scans(model.raw, paths)
-    masks = output_paths(out, scans, "--out")
-    soft = output_paths(probabilities, scans, "--probabilities") if probabilities else {}
+    template = read_template(model.raw, scans[0])
+    case_ids, num_classes = [scan.case_id for scan in scans], len(model.class_names)
+    masks = output_paths(out, case_ids, "--out", template.endings)
+    endings = template.probability_endings(num_classes)
+    soft = output_paths(probabilities, case_ids, "--probabilities", endings) if probabilities else {}
     check_outputs(scans, [*masks.values(), *soft.values()])
     found = []
     with written_together() as place:
@@ -34,26 +38,13 @@ def segment_scans(model: Model, paths: Sequence[Path], out: Path, probabilities:
 
 def segment_scan(model: Model, scan: Case, mask: Path, soft: Path | None) -> np.ndarray:
     """Write the mask of one scan, and its softmax where ``soft`` is a file to be; returns the classes (X, Y, Z)."""
+    template = read_template(model.raw, scan)
     with memory_advice("use --device cpu"):
         classes, probs = segment(model, scan)
-    save_on_grid(mask, classes, scan.images[0])
+    save_mask(mask, classes, template, len(model.class_names))
     if soft is not None:
-        foreground = probs[..., 1] if probs.shape[-1] == 2 else probs[..., 1:]
-        save_on_grid(soft, np.ascontiguousarray(foreground), scan.images[0])
+        save_probabilities(soft, probs, template)
     return classes
-
-
-def output_paths(out: Path, scans: Sequence[Case], flag: str) -> dict[str, Path]:
-    """case id -> file: ``out`` itself where its name is a file's, else one file per scan in the folder ``out``."""
-    if not out.name.endswith(NIFTI):
-        if out.exists() and not out.is_dir():
-            raise InputError(f"{flag}: expected a folder or a file named .nii or .nii.gz, found {out}")
-        return {scan.case_id: out / f"{scan.case_id}.nii.gz" for scan in scans}
-    if len(scans) > 1:
-        raise InputError(f"{flag}: expected a folder for {len(scans)} scans, found {out}")
-    if out.is_dir():
-        raise InputError(f"{flag}: expected a file, found the folder {out}")
-    return {scans[0].case_id: out}
 
 
 def check_outputs(scans: Sequence[Case], outputs: Sequence[Path]) -> None:

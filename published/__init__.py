@@ -39,7 +39,7 @@ class PublishedResult:
 def published_result(dataset: str, row: str, class_name: str, level: str = "volume") -> PublishedResult | None:
     """What the first paper that has this row prints for it, means over volumes or over slices (``level``)."""
     for file, paper in read_json(FOLDER / "papers.json").items():
-        if paper["level"] != level or dataset not in paper["data"]:
+        if level not in paper["levels"] or dataset not in paper["data"]:
             continue
         for line in read_rows(FOLDER / file, ("row", "dataset", "source")):
             if (line["dataset"], line["row"], line.get("class", class_name)) == (dataset, row, class_name):

@@ -90,7 +90,10 @@ ACDC = AcdcDataset(
     class_names=("background", "RV", "MYO", "LV"),
     class_of_label={0: 0, 1: 1, 2: 2, 3: 3},
     # The grid of nnU-Net's 2D plan, which the region-wise paper trains with.
-    recipe=Recipe(normalise="zscore", fit="centre", spacing=1.5625, split="parity"),
+    recipe=Recipe(
+        normalise="zscore", fit="centre", spacing=1.5625, split="parity",
+        class_shares={"RV": 0.0121, "MYO": 0.013, "LV": 0.0127},
+    ),
     layout="training/patientNNN/{Info.cfg,patientNNN_frameFF.nii.gz,patientNNN_frameFF_gt.nii.gz}, unpacked or zipped",
     download="the ACDC challenge's training data (humanheart-project.creatis.insa-lyon.fr/database)",
 )

@@ -9,11 +9,10 @@ import numpy as np
 
 from raw_data.dataset import Case, RawDataset, Recipe
 from raw_data.files import RawFile
-from raw_data.images import read_image
+from raw_data.images import PIXEL, read_image
 from raw_data.volumes import Spacing, check_contrast
 from utils import InputError
 
-PIXEL = (1.0, 1.0, 1.0)
 FILE = re.compile(
     r"(?:^|/)(?P<class>benign|malignant|normal)/(?P<case>(?P=class) \(\d+\))(?P<mask>_mask(?:_\d+)?)?\.png$"
 )

@@ -3,14 +3,15 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from raw_data.files import RawFile, list_files
 from raw_data.orientation import check_orientation
-from raw_data.volumes import Spacing, Volume, check_contrast, check_grid, read_nifti, read_volumes
+from raw_data.recognise import looks_like
+from raw_data.volumes import IGNORED, XYZ, Spacing, Volume, check_contrast, check_grid, read_nifti, read_volumes
 from utils import InputError, check_file_name
 
 
@@ -23,7 +24,8 @@ class Case:
     images: tuple[RawFile, ...]
     labels: tuple[RawFile, ...]     # of which a voxel needs one; none of a scan that is to be segmented
     source: str
-    image_class: str | None = None  # the class of the whole image, where the data set has one
+    image_class: str | None = None  # the class of the whole image or scan, where it is known
+    spacing: Spacing | None = None  # where it is not in the images
 
     def __post_init__(self) -> None:
         """Its id becomes part of file names."""
@@ -39,8 +41,11 @@ class Recipe:
     fit: str = "resize"
     spacing: float | None = None    # in mm, that slices are resampled to before --fit centre
     max_share: float | None = None
-    split: str = "random"           # or "parity": even numbers train, odd ones validate
+    classes: tuple[str, ...] | None = None      # of whole images or scans; None: all
+    all_slices: bool = True         # or only those with a label
+    split: str = "random"           # or "parity": even numbers train; or "alternate": the first, third, ... case does
     val: int | None = None          # cases for validation; None: a fifth of them
+    class_shares: Mapping[str, float] = field(default_factory=dict)     # of the voxels, as the paper prints them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +66,7 @@ class RawDataset(ABC):
     recipe: Recipe = Recipe()
     unit: str = "mm"                        # or "px", where files have no spacing
     endings: tuple[str, ...] = (".nii", ".nii.gz")
+    axes: tuple[int, int, int] = XYZ        # of a file, that are x, y and z
     image_classes: tuple[str, ...] = ()     # that --classes chooses from
 
     @abstractmethod
@@ -81,9 +87,11 @@ class RawDataset(ABC):
             raise InputError(
                 f"{source}: expected the raw data of {self.name}, found nothing; get {self.download} and put it there"
             )
-        cases = self.cases_in(list_files(source))
+        files = list_files(source)
+        cases = self.cases_in(files)
         if not cases:
-            raise InputError(f"{source}: expected {self.layout}, found no case; get {self.download}")
+            found = f"found no case{looks_like(files)}"
+            raise InputError(f"{source}: expected {self.layout}, {found}; get {self.download}")
         return sorted(cases, key=lambda case: case.case_id)
 
     def read_case(self, case: Case) -> Volume:
@@ -101,16 +109,16 @@ class RawDataset(ABC):
 
     def read_scan(self, case: Case) -> tuple[np.ndarray, Spacing]:
         """image (C, X, Y, Z) float32 as stored and its spacing; ``InputError`` names a damaged file."""
-        images, spacing = read_volumes(case.case_id, case.images)
+        images, spacing = read_volumes(case.case_id, case.images, self.axes)
         check_contrast(case.case_id, case.images, images)
         return np.stack(images), spacing
 
     def read_label(self, case: Case) -> tuple[np.ndarray, Spacing]:
         """Raw label values (X, Y, Z) and their spacing."""
-        return read_nifti(case.case_id, case.labels[0])
+        return read_nifti(case.case_id, case.labels[0], self.axes)
 
     def classes_of(self, case: Case, label: np.ndarray) -> np.ndarray:
-        """Map raw label values (X, Y, Z) to classes (X, Y, Z) uint8."""
+        """Map raw label values (X, Y, Z) to classes (X, Y, Z) uint8, IGNORED where nobody knows."""
         classes = np.zeros(label.shape, dtype=np.uint8)
         for value in np.unique(label):
             if value not in self.class_of_label:
@@ -120,6 +128,30 @@ class RawDataset(ABC):
                 )
             classes[label == value] = self.class_of_label[value]
         return classes
+
+    def facts(self) -> dict:
+        """What meta.json keeps beside names and unit, for scans to be read when the raw data are gone."""
+        return {}
+
+    @property
+    def has_ignored(self) -> bool:
+        """Whether a label value says that nobody knows the class."""
+        return IGNORED in self.class_of_label.values()
+
+    @property
+    def n_files(self) -> int:
+        """Of images, for each case."""
+        return len(self.modalities)
+
+    @property
+    def is_2d(self) -> bool:
+        """Whether cases are single images with a class of their own."""
+        return self.unit == "px" and bool(self.image_classes)
+
+    def case_id_of(self, name: str) -> str:
+        """The case id that a scan's file name gives."""
+        longest = max((end for end in self.endings if name.endswith(end)), key=len)
+        return name.removesuffix(longest)
 
     def same_images(self, cases: list[Case]) -> list[list[str]]:
         """Groups of case ids whose images are the same; only data sets that are known to have some look for them."""

@@ -1,37 +1,72 @@
-"""2D images: read as volumes of one slice, x to the right and y up, so that they are shown upright like a scan."""
+"""Images: volumes of one slice per page, x to the right and y up, so that they are shown upright like a scan."""
 
+import contextlib
 import io
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
+from PIL.PngImagePlugin import PngInfo
 
 from raw_data.files import UNREADABLE, RawFile
 from utils import InputError
 
 MODES = ("1", "L", "LA", "RGB", "RGBA")
+# The spacing of images that have none.
+PIXEL = (1.0, 1.0, 1.0)
+PIXEL_ENDINGS = (".png", ".tif", ".tiff")
 
 
-def read_image(case_id: str, file: RawFile) -> np.ndarray:
-    """Grey values (X, Y, 1) uint8 of an 8-bit image; colours as Pillow weighs them, transparency is left out.
-
-    ``InputError`` names a file that is damaged, no image, or of 16 bits or a palette.
-    """
+@contextlib.contextmanager
+def opened(case_id: str, file: RawFile) -> Iterator[Image.Image]:
+    """An 8-bit image to read; ``InputError`` names a file that is damaged, no image, or of 16 bits or a palette."""
     content = file.read()
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.mode not in MODES:
                 raise InputError(f"{case_id}: expected an 8-bit grey or RGB image, found mode {image.mode} in {file}")
-            grey = np.asarray(image.convert("L"))                                    # (rows, columns)
+            yield image
     except (*UNREADABLE, Image.DecompressionBombError, SyntaxError) as error:
         raise InputError(f"{case_id}: expected a whole image, found {error} in {file}") from None
-    return to_volume(grey)
 
 
-def to_volume(pixels: np.ndarray) -> np.ndarray:
-    """Pixels (rows, columns) as (X, Y, 1)."""
-    return np.ascontiguousarray(pixels[::-1].T[..., None])
+def image_shape(case_id: str, file: RawFile) -> tuple[int, int, int]:
+    """(X, Y, Z) of an image; ``InputError`` as ``read_image``."""
+    with opened(case_id, file) as image:
+        return (*image.size, getattr(image, "n_frames", 1))
 
 
-def to_pixels(volume: np.ndarray) -> np.ndarray:
-    """Undo ``to_volume``: (X, Y, 1) as (rows, columns)."""
-    return np.ascontiguousarray(volume[..., 0].T[::-1])
+def read_image(case_id: str, file: RawFile) -> np.ndarray:
+    """Grey values (X, Y, Z) uint8 of an 8-bit image; colours as Pillow weighs them, transparency is left out.
+
+    ``InputError`` names a file that is damaged, no image, or of 16 bits or a palette.
+    """
+    with opened(case_id, file) as image:
+        pages = [np.asarray(page.convert("L")) for page in ImageSequence.Iterator(image)]    # (rows, columns) each
+    return to_volume(case_id, file, pages)
+
+
+def read_colours(case_id: str, file: RawFile) -> np.ndarray:
+    """Red, green and blue (3, X, Y, Z) uint8 of an 8-bit image; ``InputError`` as ``read_image``."""
+    with opened(case_id, file) as image:
+        pages = [np.asarray(page.convert("RGB")) for page in ImageSequence.Iterator(image)]
+    return np.stack([to_volume(case_id, file, [page[..., colour] for page in pages]) for colour in range(3)])
+
+
+def to_volume(case_id: str, file: RawFile, pages: list[np.ndarray]) -> np.ndarray:
+    """Pages (rows, columns) as (X, Y, Z)."""
+    for page in pages:
+        if page.shape != pages[0].shape:
+            found = f"{pages[0].shape} and {page.shape} in {file}"
+            raise InputError(f"{case_id}: expected pages of one size, found {found}")
+    return np.ascontiguousarray(np.stack([page[::-1].T for page in pages], axis=-1))
+
+
+def write_image(path: Path, volume: np.ndarray, *, description: str) -> None:
+    """Write (X, Y, Z) uint8 as a grey image, one page per slice, with a ``description`` among its first bytes."""
+    pages = [Image.fromarray(np.ascontiguousarray(page.T[::-1])) for page in np.moveaxis(volume, 2, 0)]
+    several = {"save_all": True, "append_images": pages[1:]} if len(pages) > 1 else {}
+    text = PngInfo()
+    text.add_text("Description", description)
+    pages[0].save(path, pnginfo=text, description=description, **several)   # the one is of PNG, the other of TIFF

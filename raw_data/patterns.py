@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from raw_data.dataset import Case, RawDataset
 from raw_data.files import RawFile
@@ -72,3 +73,8 @@ class PatternDataset(RawDataset):
                 found = ", ".join(sorted(kind for kind in parts if kind != "label")) or "none"
                 raise InputError(f"{case_id}: expected a file of each of {', '.join(self.modalities)}, found {found}")
         return Case(case_id, None, tuple(files[parts[modality]] for modality in self.modalities), (), case_id)
+
+
+def folder_of_label(_files: Mapping[str, RawFile], label_path: str) -> str:
+    """The patient where each was scanned once: the folder of the scan."""
+    return PurePosixPath(label_path).parent.name

@@ -13,7 +13,9 @@ from utils import InputError
 
 # The headers of one real case differ by up to 2e-5 mm between its files.
 SPACING_TOLERANCE_MM = 1e-4
-
+XYZ = (0, 1, 2)
+# In place of a class, where nobody knows it.
+IGNORED = 255
 
 Spacing = tuple[float, float, float]
 
@@ -27,12 +29,14 @@ class Volume:
     spacing: Spacing
 
 
-def read_volumes(case_id: str, files: Sequence[RawFile]) -> tuple[list[np.ndarray], Spacing]:
-    """The voxels (X, Y, Z) float32 of files on one grid, and its spacing in mm."""
+def read_volumes(
+    case_id: str, files: Sequence[RawFile], axes: Sequence[int] = XYZ
+) -> tuple[list[np.ndarray], Spacing]:
+    """The voxels (X, Y, Z) float32 of files on one grid, and its spacing in mm; ``axes`` as ``read_nifti``."""
     check_orientation(case_id, files, with_origin=True)
     volumes: list[np.ndarray] = []
     for file in files:
-        voxels, zooms = read_nifti(case_id, file)
+        voxels, zooms = read_nifti(case_id, file, axes)
         if not volumes:
             spacing = zooms
         check_grid(case_id, file, shape=voxels.shape, spacing=zooms, expected=((*volumes, voxels)[0].shape, spacing))
@@ -56,8 +60,11 @@ def check_contrast(case_id: str, files: Sequence[RawFile], images: Sequence[np.n
             raise InputError(f"{case_id}: expected an image with contrast, found only {image.min():g} in {file}")
 
 
-def read_nifti(case_id: str, file: RawFile) -> tuple[np.ndarray, Spacing]:
-    """Voxels (X, Y, Z) float32 and pixdim in mm; not the affine, which is the identity in ISLES 2018."""
+def read_nifti(case_id: str, file: RawFile, axes: Sequence[int] = XYZ) -> tuple[np.ndarray, Spacing]:
+    """Voxels (X, Y, Z) float32 and pixdim in mm; not the affine, which is the identity in ISLES 2018.
+
+    ``axes``: which axes of the file are x, y and z.
+    """
     content = file.read()
     if len(content) < 348:
         raise InputError(f"{case_id}: expected a whole NIfTI file, found {len(content)} bytes in {file}")
@@ -75,4 +82,15 @@ def read_nifti(case_id: str, file: RawFile) -> tuple[np.ndarray, Spacing]:
         raise InputError(f"{case_id}: expected finite voxels, found NaN or infinity in {file}")
     if not all(np.isfinite(zoom) and zoom > 0 for zoom in zooms):
         raise InputError(f"{case_id}: expected a positive spacing, found {zooms} in {file}")
-    return voxels, zooms
+    return voxels.transpose(axes), (zooms[axes[0]], zooms[axes[1]], zooms[axes[2]])
+
+
+def nifti_image(case_id: str, file: RawFile) -> nib.Nifti1Image:
+    """A NIfTI file, its voxels not read yet; ``InputError`` where it is damaged."""
+    try:
+        image = nib.Nifti1Image.from_bytes(file.read())
+    except UNREADABLE as error:
+        raise InputError(f"{case_id}: expected a whole NIfTI file, found {error} in {file}") from None
+    if len(image.shape) != 3:
+        raise InputError(f"{case_id}: expected a 3-D volume, found shape {image.shape} in {file}")
+    return image

@@ -1,18 +1,9 @@
 """WMH 2017: white-matter hyperintensities in FLAIR and T1."""
 
 import re
-from collections.abc import Mapping
-from pathlib import PurePosixPath
 
 from raw_data.dataset import Recipe
-from raw_data.files import RawFile
-from raw_data.patterns import PatternDataset
-
-
-def wmh_patient(files: Mapping[str, RawFile], label_path: str) -> str:
-    """Each patient was scanned once: the folder of the scan."""
-    return PurePosixPath(label_path).parent.name
-
+from raw_data.patterns import PatternDataset, folder_of_label
 
 WMH = PatternDataset(
     name="wmh",
@@ -26,5 +17,5 @@ WMH = PatternDataset(
     ignored_folders=frozenset({"test", "additional_annotations"}),
     layout="<site>/<id>/pre/{FLAIR,T1}.nii.gz and <site>/<id>/wmh.nii.gz, unpacked or zipped",
     download="the training data of the WMH challenge, DataverseNL doi 10.34894/AECRSD",
-    patient_of=wmh_patient,
+    patient_of=folder_of_label,
 )

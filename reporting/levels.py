@@ -1,4 +1,4 @@
-"""What a table's figures are means over: whole volumes, as in MedIA 2021, or slices, as in MIDL 2019."""
+"""What a table's figures are means over: volumes (MedIA 2021), slices (MIDL 2019) or batches of images (BUSI)."""
 
 from dataclasses import dataclass
 
@@ -39,9 +39,20 @@ VOLUME = Level(
 SLICE = Level(
     name="slice",
     file="metrics_2d.csv",
-    metrics=("dsc", "hd_mm"),
+    metrics=("dsc", "hd_mm", "hd_midl"),
     footnote="Mean over the validation slices (2D), then mean (sample sd) over seeds. " + EMPTY_RULE,
     over="slices",
     digits=3,
 )
-LEVELS = {level.name: level for level in (VOLUME, SLICE)}
+# The breast-ultrasound study's notebook validates in batches of 16 images, in their order.
+POOLED_CASES = 16
+POOLED = Level(
+    name="pooled",
+    file="metrics.csv",
+    metrics=("dsc",),
+    footnote=f"DSC over all pixels of {POOLED_CASES} consecutive cases at once, mean over these batches as the "
+    "breast-ultrasound study computes it, then mean (sample sd) over seeds; it is higher than the mean over "
+    "images where large targets are found best.",
+    over=f"pooled over {POOLED_CASES} cases",
+)
+LEVELS = {level.name: level for level in (VOLUME, SLICE, POOLED)}

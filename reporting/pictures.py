@@ -146,16 +146,16 @@ def draw_case(
     panels: Sequence[plt.Axes], title: str, picture: Picture, runs: dict[str, Run], classes: int
 ) -> None:
     window, case_id = picture.window, picture.case_id
-    reference = picture.label[window] > 0
+    reference = np.where(picture.label[window] < classes, picture.label[window], 0)     # nobody knows the others
     for axis in panels:
         draw_image(axis, picture.image[window], aspect=picture.aspect)
     panels[0].set_xlabel(f"{title}: {case_id}, slice {picture.z}")
-    draw_contour(panels[1], reference, REFERENCE)
+    draw_classes(panels[1], reference, REFERENCE)
     for axis, run in zip(panels[2:], runs.values(), strict=True):
-        prediction = read_prediction(run, case_id, picture.volume_shape, classes)[..., picture.z][window] > 0
+        prediction = read_prediction(run, case_id, picture.volume_shape, classes)[..., picture.z][window]
         draw_errors(axis, prediction, reference)
-        draw_contour(axis, reference, REFERENCE)
-        draw_contour(axis, prediction, PREDICTION)
+        draw_classes(axis, reference, REFERENCE)
+        draw_classes(axis, prediction, PREDICTION)
         of_case = run.metrics[run.metrics["case_id"] == case_id]
         axis.set_xlabel(f"DSC {of_case['dsc'].mean():.3f}, HD95 {of_case['hd95_mm'].mean():.1f} {run.length_unit}")
 
@@ -215,9 +215,17 @@ def draw_contour(axis: plt.Axes, mask: np.ndarray, colour: str) -> None:
         lines.set_path_effects(OUTLINE)
 
 
+def draw_classes(axis: plt.Axes, classes: np.ndarray, colour: str) -> None:
+    """The contour of each class but the background."""
+    for k in np.unique(classes[classes > 0]):
+        draw_contour(axis, classes == k, colour)
+
+
 def draw_errors(axis: plt.Axes, prediction: np.ndarray, reference: np.ndarray) -> None:
-    """Pixels that only the prediction or only the reference has, filled in its colour."""
-    for wrong, colour in ((reference & ~prediction, REFERENCE), (prediction & ~reference, PREDICTION)):
+    """Pixels of a class that the prediction has missed or taken for another, and of one that is not there, filled."""
+    missed = (reference > 0) & (prediction != reference)
+    extra = (prediction > 0) & (reference == 0)
+    for wrong, colour in ((missed, REFERENCE), (extra, PREDICTION)):
         rgba = np.zeros((*wrong.T.shape, 4))
         rgba[wrong.T] = to_rgba(colour, 0.6)
         axis.imshow(rgba, origin="lower", interpolation="nearest", aspect=axis.get_aspect())

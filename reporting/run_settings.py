@@ -5,11 +5,16 @@ from collections.abc import Mapping, Sequence
 from evaluation.measuring import GRIDS
 from reporting.runs import Run, first_run
 from reporting.table_formats import Note, Text
+from training.settings import PAPER
+
+DEFAULTS = PAPER.to_json()
 
 # What else a table needs to be read by, beside its rows' own losses and alphas.
 PRINTED_SETTINGS = (
     "network", "width", "epochs", "batch_size", "lr", "alpha_step", "selection", "lr_rule", "distance_map",
 )
+# Printed where a run has another value than the default.
+FURTHER_SETTINGS = ("optimiser", "betas", "weight_decay", "gradient_clip", "augment", "precision", "encoder_weights")
 EPOCHS = {"best": "that of the best validation DSC", "last": "the last"}
 
 
@@ -32,7 +37,8 @@ def all_equal(values: Mapping[str, object]) -> bool:
 def settings_note(found: Mapping[str, Sequence[Run]]) -> Note:
     """What the runs share, or what each row has where they differ, in bold."""
     note = [Text("Settings: ")]
-    for place, name in enumerate(PRINTED_SETTINGS):
+    further = [name for name in FURTHER_SETTINGS if set(settings_by_row(found, name).values()) != {DEFAULTS[name]}]
+    for place, name in enumerate((*PRINTED_SETTINGS, *further)):
         values = settings_by_row(found, name)
         separator = ", " if place else ""
         if all_equal(values):

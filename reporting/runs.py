@@ -54,7 +54,7 @@ class Run:
 
     def table(self, level: str) -> pd.DataFrame:
         """Its metrics over volumes or slices, one line per case and class; ``InputError`` where there are none."""
-        table = self.metrics if level == VOLUME.name else self.metrics_2d
+        table = self.metrics_2d if LEVELS[level].file == SLICE.file else self.metrics
         if table is None:
             raise InputError(f"{self.folder}: expected a {LEVELS[level].file}, found none; evaluate the run again")
         return table

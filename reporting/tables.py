@@ -8,25 +8,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evaluation.metric_catalogue import CATALOGUE
+from evaluation.metric_catalogue import CATALOGUE, HD_MIDL
 from published import PublishedResult, published_result
-from reporting.levels import LEVELS, SLICE, Level
+from reporting.levels import LEVELS, POOLED, POOLED_CASES, SLICE, Level
 from reporting.run_settings import settings_note
 from reporting.runs import METRICS, Run, first_run, runs_of_rows
 from reporting.table_formats import Note, PrintedTable, Text, format_number
 
+TABLE_METRICS = (*METRICS, HD_MIDL.key)
 TABLE_COLUMNS = (
     "row",
     "class",
     "seeds",
     "cases",
-    *(f"{name}{sd}" for name in METRICS for sd in ("", "_sd")),
+    *(f"{name}{sd}" for name in TABLE_METRICS for sd in ("", "_sd")),
     "missed",
     "false_alarms",
     "collapsed",
     "voxel_share",
-    *(f"published_{name}{sd}" for name in METRICS for sd in ("", "_sd")),
-    *(f"difference_{name}" for name in METRICS),
+    *(f"published_{name}{sd}" for name in TABLE_METRICS for sd in ("", "_sd")),
+    *(f"difference_{name}" for name in TABLE_METRICS),
     "published_source",
     "differs_from_published",
 )
@@ -78,9 +79,24 @@ class Summary:
 
 
 def seed_mean(run: Run, class_name: str, metric: str, level: Level) -> float:
-    """The mean of a metric over one run's volumes, or over all their slices."""
+    """The mean of a metric over one run's volumes, over all their slices, or over batches of cases."""
     table = run.of_class(class_name, level.name)
+    if level is POOLED:
+        return pooled_dsc(table) if metric == "dsc" else math.nan
     return float(np.average(table[metric], weights=table["n_slices"] if level is SLICE else None))
+
+
+def pooled_dsc(table: pd.DataFrame) -> float:
+    """DSC of the voxels of POOLED_CASES consecutive cases at once, mean over these batches; 1 for an empty one.
+
+    ``table`` has one line per case, in the order of the evaluation. The voxels that prediction and reference share
+    follow from a case's DSC and its two sizes.
+    """
+    sizes = (table["n_ref"] + table["n_pred"]).to_numpy()                               # (N,)
+    shared = np.rint(np.where(sizes > 0, table["dsc"].to_numpy(), 0.0) * sizes / 2)     # (N,)
+    batches = [slice(start, start + POOLED_CASES) for start in range(0, len(table), POOLED_CASES)]
+    dscs = [2 * shared[b].sum() / sizes[b].sum() if sizes[b].sum() else 1.0 for b in batches]
+    return float(np.mean(dscs))
 
 
 def summarise(runs: Sequence[Run], class_name: str, level: Level) -> Summary:
@@ -88,7 +104,9 @@ def summarise(runs: Sequence[Run], class_name: str, level: Level) -> Summary:
     every = pd.concat([run.of_class(class_name) for run in runs])
     cases = len(every) // len(runs)
     metrics = {}
-    for name in METRICS:
+    for name in TABLE_METRICS:
+        if any(name not in run.table(level.name) for run in runs):
+            continue        # of slices alone, and of runs that were evaluated since
         means = [seed_mean(run, class_name, name, level) for run in runs]
         metrics[name] = Estimate(float(np.mean(means)), float(np.std(means, ddof=1)) if len(means) > 1 else math.nan)
     published = published_result(runs[0].dataset, runs[0].row, class_name, level.name)
@@ -143,7 +161,7 @@ def csv_line(summary: Summary) -> dict:
         line |= {name: estimate.mean, f"{name}_sd": estimate.sd}
     if summary.seeds:
         line |= {name: getattr(summary, name) for name in ("missed", "false_alarms", "collapsed")}
-    for name in METRICS:
+    for name in TABLE_METRICS:
         published = summary.published_estimate(name)
         if published:
             line |= {f"published_{name}": published.mean, f"published_{name}_sd": published.sd}
@@ -159,7 +177,7 @@ def or_empty(value: object) -> object:
 
 def published_metrics(summaries: Sequence[Summary]) -> list[str]:
     """The metrics that the papers have a figure of, for one of the rows."""
-    return [name for name in METRICS if any(summary.published_estimate(name) for summary in summaries)]
+    return [name for name in TABLE_METRICS if any(summary.published_estimate(name) for summary in summaries)]
 
 
 def published_remarks(summaries: Sequence[Summary]) -> list[str]:
@@ -228,7 +246,9 @@ def printed_estimate(summary: Summary, metric: str, level: Level, peers: Sequenc
         return Text(f"collapsed ({summary.missed} missed)")
     best = max if CATALOGUE[metric].higher_is_better else min
     ours = summary.metrics[metric]
-    is_best = len(peers) > 1 and not summary.collapsed and ours.mean == best(p.metrics[metric].mean for p in peers)
+    is_best = len(peers) > 1 and not summary.collapsed and ours.mean == best(
+        peer.metrics[metric].mean for peer in peers if metric in peer.metrics
+    )
     return Text(ours.printed(level.digits_of(metric)), is_best)
 
 

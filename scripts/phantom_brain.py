@@ -1,51 +1,11 @@
-"""Schematic heads as images: anatomy, lesions and what looks like lesions, from smooth random fields.
+"""Schematic heads as images: anatomy, lesions, tumours and what looks like them, from smooth random fields.
 
 Volumes are (X, Y, Z) float32, lengths are in mm, `rng` is a numpy generator: the same state gives the same head.
 """
 from collections import namedtuple
 
 import numpy as np
-
-REACH_MM = 130.0  # random fields span the whole head, so that two slabs of a patient show one brain
-
-
-class Grid(namedtuple("Grid", "shape spacing height")):
-    """Voxel grid: shape (X, Y, Z), spacing in mm, height of its middle above the centre of the head in mm."""
-
-    def positions(self):
-        """Coordinates in mm that broadcast: (X, 1, 1), (1, Y, 1), (1, 1, Z), float32."""
-        axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(self.shape, self.spacing)]
-        axes[2] += self.height
-        return np.meshgrid(*[axis.astype(np.float32) for axis in axes], indexing="ij", sparse=True)
-
-
-def smooth_field(rng, grid, scale):
-    """Gaussian random field (X, Y, Z) of unit variance and correlation length `scale` mm."""
-    centres = np.arange(-REACH_MM, REACH_MM + scale, scale, dtype=np.float32)
-    steps = [np.abs(axis.reshape(-1, 1) - centres) / scale for axis in grid.positions()]
-    bases = [np.where(step < 5, np.exp(-0.5 * step ** 2), 0) for step in steps]  # denormals would be slow
-    along_x, along_y, along_z = [basis / np.linalg.norm(basis, axis=1, keepdims=True) for basis in bases]
-    field = rng.standard_normal((centres.size,) * 3, dtype=np.float32)
-    field = along_y @ (field @ along_z.T)
-    field = along_x @ field.swapaxes(0, 1)  # many small products: one large one would wait for busy cores
-    return np.ascontiguousarray(field.swapaxes(0, 1))
-
-
-def noise(rng, grid, sd):
-    """Noise (X, Y, Z): half smooth over some 3 mm, as reconstruction makes it, half from voxel to voxel."""
-    white = rng.standard_normal(grid.shape, dtype=np.float32)
-    return np.float32(0.7 * sd) * (smooth_field(rng, grid, 3) + white)
-
-
-def soft(level, width=0.8):
-    """Smooth step from 0 (level far below 0) to 1, over some `width` mm: partial volume."""
-    return np.float32(0.5) * (1 + np.tanh(level / np.float32(width)))
-
-
-def ellipsoid(offsets, radii):
-    """Level of an ellipsoid, roughly in mm: positive inside, the smallest radius at its centre."""
-    square = sum((offset / np.float32(radius)) ** 2 for offset, radius in zip(offsets, radii))
-    return (1 - np.sqrt(square)) * np.float32(min(radii))
+from phantom_fields import draw_blob, ellipsoid, noise, pick_point, smooth_field, soft
 
 
 class Anatomy(namedtuple("Anatomy", "tissues depth from_ventricle across")):
@@ -84,19 +44,6 @@ def draw_vessels(rng, grid, anatomy):
     x, y, _ = grid.positions()
     tubes = soft(1.8 - tubes) * soft(40 - anatomy.depth, 4) * soft(anatomy.depth - 13)
     return np.maximum(tubes, soft(4 - np.hypot(x, y + 76)))
-
-
-def draw_blob(rng, grid, centre, radius):
-    """Level in mm of an irregular blob around `centre` (mm), positive inside."""
-    offsets = [axis - place for axis, place in zip(grid.positions(), centre)]
-    level = ellipsoid(offsets, radius * rng.uniform(0.75, 1.3, 3))
-    return level + np.float32(0.3 * radius) * smooth_field(rng, grid, max(0.55 * radius, 2.5))
-
-
-def pick_point(rng, grid, allowed):
-    """Position in mm of a random voxel of the mask `allowed` (X, Y, Z)."""
-    index = np.unravel_index(rng.choice(np.flatnonzero(allowed)), grid.shape)
-    return [float(axis.ravel()[i]) for axis, i in zip(grid.positions(), index)]
 
 
 def draw_reference(rng, grid, level, allowed, fraction, jitter_mm):
@@ -189,4 +136,60 @@ def wmh_contrasts(rng, grid, anatomy, lesion, gain):
         shade, noisy = smooth_field(rng, grid, 55), gain * (image + noise(rng, grid, sd))
         for stage, strength in (("orig", 0.25), ("pre", 0.05)):
             images[stage, name] = np.maximum(noisy * np.exp(strength * shade), 0)
+    return images
+
+
+def brats_images(rng, grid, enhances):
+    """Four contrasts of a brain without its skull, exactly 0 around it, and labels 0, 1, 2, 4; each (X, Y, Z).
+
+    A core inside an oedema: necrosis (1) with an enhancing rim (4) where it `enhances`, necrosis alone elsewhere.
+    """
+    anatomy = draw_anatomy(rng, grid)
+    brain = anatomy.depth > 13.5
+    tissue = anatomy.tissues["grey"] + anatomy.tissues["white"]
+    seat = (anatomy.tissues["white"] > 0.6) & (anatomy.depth > 28) & (anatomy.from_ventricle > 4)
+    seat[..., :grid.shape[2] // 4] = seat[..., -(grid.shape[2] // 4):] = False
+    centre, radius = pick_point(rng, grid, seat), rng.uniform(14, 21)
+    beside = [place + rng.normal(0, 0.7 * radius) for place in centre]
+    core = np.maximum(draw_blob(rng, grid, centre, radius), draw_blob(rng, grid, beside, 0.6 * radius))
+    necrosis = core - rng.uniform(4, 7) - 1.5 * smooth_field(rng, grid, 6)
+    around = draw_blob(rng, grid, beside, radius + rng.uniform(9, 18))
+    # Fluid spreads along the white matter and spares the cortex and the ventricles.
+    oedema = np.minimum(around + 8 * (anatomy.tissues["white"] - 0.6), 12 * (tissue - 0.5))
+    label = np.zeros(grid.shape, dtype=np.uint8)
+    label[(oedema > 0) & brain] = 2
+    label[(core > 0) & brain] = 4 if enhances else 1
+    label[(core > 0) & (necrosis > 0) & brain] = 1
+    shares = {"oedema": soft(oedema, 2) * (1 - soft(core, 1.5)), "necrosis": soft(core, 1.5) * soft(necrosis, 1.5)}
+    shares["rim"] = soft(core, 1.5) - shares["necrosis"]
+    images = brats_contrasts(rng, grid, anatomy, shares, rim_gain=1.0 if enhances else 0.0)
+    gains = dict(zip(images, rng.uniform(0.6, 1.8, len(images)), strict=False))  # scanners have no common unit
+    images = {name: np.maximum(gains[name] * image, 1) * brain for name, image in images.items()}
+    return images | {"seg": label}
+
+
+def brats_contrasts(rng, grid, anatomy, shares, rim_gain):
+    """T1, T1 with contrast agent, T2 and FLAIR of tissues and tumour.
+
+    Vessels and choroid plexus take up contrast agent as the rim does; caps of the ventricles and spots of the cortex
+    are bright on FLAIR as oedema is.
+    """
+    vessels = draw_vessels(rng, grid, anatomy)
+    choroid = soft(-anatomy.from_ventricle - 1.5) * soft(2 * smooth_field(rng, grid, 4) - 2)
+    caps = soft(3 * smooth_field(rng, grid, 8) - 1 - anatomy.from_ventricle, 2) * anatomy.tissues["white"]
+    cortex = anatomy.tissues["grey"] * soft(3 * smooth_field(rng, grid, 3.5) - 3)
+    values = {"t1": ({"fluid": 90, "grey": 290, "white": 370}, (-55, -110, -60), 0, 14),
+              "t1ce": ({"fluid": 90, "grey": 290, "white": 370}, (-55, -120, -60 + 330 * rim_gain), 230, 14),
+              "t2": ({"fluid": 560, "grey": 260, "white": 200}, (150, 240, 130), -60, 16),
+              "flair": ({"fluid": 60, "grey": 235, "white": 195}, (140, 10, 95), 0, 14)}
+    images = {}
+    for name, (tissues, (oedema, necrosis, rim), uptake, sd) in values.items():
+        healthy = anatomy.mix(**tissues) + uptake * (vessels + choroid)
+        if name == "flair":
+            healthy += 90 * caps + 60 * cortex
+        # The tumour's own tissue is white matter, altered.
+        share = sum(shares.values())
+        altered = oedema * shares["oedema"] + necrosis * shares["necrosis"] + rim * shares["rim"]
+        image = healthy * (1 - share) + tissues["white"] * share + altered
+        images[name] = image * np.exp(0.08 * smooth_field(rng, grid, 45)) + noise(rng, grid, sd)
     return images

@@ -20,7 +20,7 @@ KINDS = ("image", "label", "phi2d", "phi3d")
 # Facts that older data sets do not state, and what was true of them.
 DEFAULTS = {
     "layout": None, "unit": "mm", "normalise": "minmax", "fit": "resize", "spacing": None, "max_share": None,
-    "classes": None,
+    "classes": None, "all_slices": True, "has_ignored": False, "intensities": None,
 }
 
 
@@ -38,6 +38,7 @@ class Meta:
     cases: tuple[SlicedCase, ...]
     fingerprint: str
     source: str | None  # where the raw data were
+    has_ignored: bool   # whether labels have voxels of no known class, IGNORED
     facts: dict         # meta.json, with the defaults of what it does not state
 
 
@@ -66,6 +67,7 @@ def read_meta(root: Path) -> Meta:
             cases=tuple(parse_case(row, spacing, root / "cases.csv") for row in rows),
             fingerprint=fingerprint(meta, (root / "cases.csv").read_bytes()),
             source=meta.get("source"),
+            has_ignored=bool(facts["has_ignored"]),
             facts=facts,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -128,8 +130,9 @@ def parse_case(row: dict[str, str], columns: Sequence[str], path: Path) -> Slice
 def part_files(meta: Meta, part: str, *, maps: str | None = None, convention: str | None = None) -> PartFiles:
     """What ``part`` ("train" or "val") consists of.
 
-    ``maps`` is "phi2d", "phi3d", one of the region-wise kinds ("rrw", "boundary", "ac", "cao"), or None. Signed
-    distances of another ``convention`` than the stored ones are computed from the labels.
+    ``maps`` is "phi2d", "phi3d", a region-wise kind ("rrw", "boundary", "ac", "cao", "hausdorff"), such a kind with
+    "-3d" after it, or None. Signed distances of another ``convention`` than the stored ones are computed from the
+    labels.
     """
     cases = tuple(case for case in meta.cases if case.split == part)
     names = tuple(f"{case.case_id}_{z:04d}" for case in cases for z in range(case.n_slices))
@@ -146,4 +149,6 @@ def part_files(meta: Meta, part: str, *, maps: str | None = None, convention: st
     if maps in ("phi2d", "phi3d") and convention in (None, meta.convention):
         stored[maps] = ((len(meta.class_names), *grid), np.dtype(np.float16))
     sums = read_checksums(meta.root, meta.facts.get("checksums"))
-    return PartFiles(meta.root / part, cases, names, stored, maps, convention, len(meta.class_names), sums)
+    return PartFiles(
+        meta.root / part, cases, names, stored, maps, convention, len(meta.class_names), meta.has_ignored, sums
+    )

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,9 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boundary_loss.distance import distance_maps, region_wise_map
+from raw_data.volumes import IGNORED
 from sliced_data.checksums import check_sum
+from sliced_data.maps import region_wise_maps, signed_maps
 from utils import InputError, open_file
+
+# What the name of a map ends in that is computed over the whole volume.
+IN_3D = "3d"
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,10 @@ class PartFiles:
     cases: tuple[SlicedCase, ...]
     names: tuple[str, ...]          # of its slices, in the order of the cases
     stored: dict[str, tuple[tuple[int, ...], np.dtype]]     # kind -> shape and dtype of one slice
-    maps: str | None                # "phi2d", "phi3d", one of the region-wise kinds, or None
+    maps: str | None                # "phi2d", "phi3d", a region-wise kind, such a kind with "-3d" after it, or None
     convention: str | None          # of signed distances, where it is not that of the stored ones
     classes: int
+    has_ignored: bool = False       # whether a label may have IGNORED voxels
     sums: Mapping[str, str] | None = None   # part/kind/name.npy -> its values' checksum; None: written without
 
     @property
@@ -46,6 +51,11 @@ class PartFiles:
             return None
         dtype = np.float16 if self.maps.startswith("phi") else np.float32
         return (self.classes, *self.stored["label"][0]), np.dtype(dtype)
+
+    @property
+    def needs_volumes(self) -> bool:
+        """Whether a map that is not on the disk is made of all slices of a case."""
+        return self.computed is not None and str(self.maps).endswith(IN_3D)
 
     @property
     def nbytes(self) -> int:
@@ -70,19 +80,22 @@ class PartFiles:
 
 
 def compute_maps(files: PartFiles, case: SlicedCase, label: np.ndarray, out: np.ndarray) -> None:
-    """Fill ``out`` (Z, K, H, W) with maps that are not on the disk; label (Z, H, W), whole for phi3d."""
-    classes, maps = files.classes, files.maps
-    convention = files.convention or "paper"
-    if maps == "phi3d":
+    """Fill ``out`` (Z, K, H, W) with maps that are not on the disk; label (Z, H, W), whole for maps in 3D."""
+    if str(files.maps).endswith(IN_3D):
         # Axes as in slicing: where the authors' map of a full mask begins depends on their order.
         volume = np.moveaxis(label, 0, -1)                                                  # (H, W, Z)
-        out[...] = np.moveaxis(distance_maps(volume, classes, case.spacing, convention=convention), -1, 0)
+        out[...] = np.moveaxis(compute_map(files, volume, case.spacing), -1, 0)
         return
     for z, one in enumerate(label):
-        if maps == "phi2d":
-            out[z] = distance_maps(one, classes, case.spacing[:2], convention=convention)
-        else:
-            out[z] = region_wise_map(one, classes, maps, spacing=case.spacing[:2])
+        out[z] = compute_map(files, one, case.spacing[:2])
+
+
+def compute_map(files: PartFiles, label: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """The map (K, *spatial) of a label (*spatial)."""
+    maps = str(files.maps)
+    if maps.startswith("phi"):
+        return signed_maps(label, files.classes, spacing, convention=files.convention or "paper")
+    return region_wise_maps(label, files.classes, spacing, kind=maps.removesuffix(f"-{IN_3D}"))
 
 
 @cache
@@ -106,8 +119,9 @@ def read_slice(files: PartFiles, kind: str, index: int, out: np.ndarray) -> None
     if not whole:
         load_other(path, out)
     if kind == "label":
-        if out.max() >= files.classes:
-            found = f"{out.max()} in {path.parent}"
+        highest = out.max(where=out != IGNORED, initial=0) if files.has_ignored else out.max()
+        if highest >= files.classes:
+            found = f"{highest} in {path.parent}"
             raise InputError(f"{files.names[index]}: expected classes 0 to {files.classes - 1}, found {found}")
     elif (out.view(np.uint16) & 0x7FFF).max() >= 0x7C00:
         # float16 with every bit of the exponent set; a tenth of np.isfinite's time.

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from sliced_data.meta import Meta, read_meta
-from slicing.options import Options
+from slicing.options import FIXED_RULES, Options
 from slicing.splits import split_by_file
 from utils import InputError
 
 FLAGS = {
     "dataset": "the data set", "layout": "--layout", "size": "--size", "normalise": "--normalise", "fit": "--fit",
-    "spacing": "--spacing", "max_share": "--max-share", "classes": "--classes", "distance_map": "--distance-map",
+    "spacing": "--spacing", "max_share": "--max-share", "classes": "--classes", "all_slices": "--all-slices",
+    "distance_map": "--distance-map",
 }
 
 
@@ -37,7 +38,7 @@ def check_split(meta: Meta, options: Options) -> None:
     if rule.get("rule") != wanted.rule:
         flag = "--split" if rule.get("rule") == "file" else "--group"
         refuse(meta.root, flag, found=describe(rule), wanted=wanted.rule)
-    if wanted.rule == "parity":
+    if wanted.rule in FIXED_RULES:
         return
     if rule.get("seed") != wanted.seed:
         refuse(meta.root, "--split-seed", found=rule.get("seed"), wanted=wanted.seed)

@@ -4,19 +4,23 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from raw_data import find_dataset
+from raw_data import dataset_of_facts, find_dataset
 from raw_data.dataset import RawDataset
+from raw_data.nnunet import NNUNET
+from sliced_data.meta import read_meta
 from slicing.grid import Grid
 from utils import InputError
 
 MAX_SIZE = 4096     # pixels of a slice's side
+# Splits without a seed.
+FIXED_RULES = {"parity": "the parity of its patients' numbers", "alternate": "turns in the order of its cases"}
 
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How cases are split: by a file, by the parity of their numbers, or at random by scan, patient or image."""
+    """How cases are split: by a file, by the parity of numbers, by turns, or at random by scan, patient or image."""
 
-    rule: str                   # "file", "parity", "scan", "patient" or "image"
+    rule: str                   # "file", "parity", "alternate", "scan", "patient" or "image"
     file: Path | None = None
     seed: int = 0
     val: int | None = None      # cases for validation; None: a fifth of them
@@ -33,7 +37,8 @@ class Options:
     grid: Grid
     normalise: str
     max_share: float | None
-    classes: tuple[str, ...] | None     # of the whole image; None: all
+    classes: tuple[str, ...] | None     # of the whole image or scan; None: all
+    all_slices: bool                    # or only those with a label
     distance_map: str
     split: SplitOptions
 
@@ -42,21 +47,32 @@ class Options:
         return {
             "dataset": self.dataset, "layout": self.layout, "size": self.grid.size, "normalise": self.normalise,
             "fit": self.grid.fit, "spacing": self.grid.spacing, "max_share": self.max_share,
-            "classes": None if self.classes is None else list(self.classes), "distance_map": self.distance_map,
+            "classes": None if self.classes is None else list(self.classes), "all_slices": self.all_slices,
+            "distance_map": self.distance_map,
         }
 
 
 def resolve(args: argparse.Namespace) -> Options:
     """The flags with the data set's defaults; ``InputError`` names one that it cannot honour."""
-    raw = find_dataset(args.dataset, args.layout)
+    raw = resolve_raw(args)
     recipe = raw.recipe
     check_flags(args, raw)
     return Options(
         raw=raw, source=args.source, dataset=args.dataset, layout=args.layout, grid=resolve_grid(args, raw),
         normalise=args.normalise or recipe.normalise,
         max_share=recipe.max_share if args.max_share is None else args.max_share,
-        classes=resolve_classes(args, raw), distance_map=args.distance_map, split=resolve_split(args, raw),
+        classes=resolve_classes(args, raw), all_slices=args.all_slices or recipe.all_slices,
+        distance_map=args.distance_map, split=resolve_split(args, raw),
     )
+
+
+def resolve_raw(args: argparse.Namespace) -> RawDataset:
+    """The data set of the command line; to hold slices against their options needs no raw data."""
+    if args.check and args.layout == NNUNET:
+        meta = read_meta(args.dest)
+        if meta.facts["layout"] == NNUNET:
+            return dataset_of_facts(meta.facts)
+    return find_dataset(args.dataset, args.layout, args.source)
 
 
 def check_flags(args: argparse.Namespace, raw: RawDataset) -> None:
@@ -67,10 +83,12 @@ def check_flags(args: argparse.Namespace, raw: RawDataset) -> None:
         raise InputError(f"--size: expected at most {MAX_SIZE}, found {size}")
     if args.max_share is not None and not 0 < args.max_share <= 1:
         raise InputError(f"--max-share: expected a share above 0, at most 1, found {args.max_share}")
-    for flag, value in (("--max-share", args.max_share), ("--classes", args.classes)):
-        if value is not None and not raw.image_classes:
+    for flag, value, there in (
+        ("--max-share", args.max_share, raw.is_2d), ("--classes", args.classes, raw.image_classes),
+    ):
+        if value is not None and not there:
             raise InputError(f"{flag}: expected a data set of 2D images with classes, found {args.dataset}")
-    if args.group == "image" and not raw.image_classes:
+    if args.group == "image" and not raw.is_2d:
         raise InputError(f"--group image: expected a data set of 2D images with classes, found {args.dataset}")
     if args.split and (args.val is not None or args.group is not None):
         raise InputError("--split: expected no --val and no --group beside it, since the file says who validates")
@@ -93,7 +111,7 @@ def resolve_grid(args: argparse.Namespace, raw: RawDataset) -> Grid:
 
 def resolve_classes(args: argparse.Namespace, raw: RawDataset) -> tuple[str, ...] | None:
     if args.classes is None:
-        return None
+        return raw.recipe.classes
     unknown = [name for name in args.classes if name not in raw.image_classes]
     if unknown:
         raise InputError(f"--classes: expected some of {', '.join(raw.image_classes)}, found {unknown[0]}")
@@ -104,13 +122,13 @@ def resolve_classes(args: argparse.Namespace, raw: RawDataset) -> tuple[str, ...
 def resolve_split(args: argparse.Namespace, raw: RawDataset) -> SplitOptions:
     if args.split:
         return SplitOptions("file", file=args.split)
-    if raw.recipe.split == "parity" and args.val is None and args.group is None:
+    if raw.recipe.split in FIXED_RULES and args.val is None and args.group is None:
         if args.split_seed is not None:
             raise InputError(
-                f"--split-seed: expected --val or --group beside it, since {args.dataset} is split by the parity of "
-                "its patients' numbers"
+                f"--split-seed: expected --val or --group beside it, since {args.dataset} is split by "
+                f"{FIXED_RULES[raw.recipe.split]}"
             )
-        return SplitOptions("parity")
+        return SplitOptions(raw.recipe.split)
     val = raw.recipe.val if args.val is None else args.val
     if val is not None and val < 1:
         raise InputError(f"--val: expected at least 1 case, found {val}")

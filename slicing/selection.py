@@ -1,11 +1,14 @@
-"""Which cases of a data set of 2D images are sliced, and which of them show the same image."""
+"""Which cases and slices are sliced, and which 2D images are the same."""
 
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from environment.cores import core_count
 from raw_data.dataset import Case, RawDataset
+from raw_data.volumes import IGNORED
 from slicing.options import Options
 from utils import InputError, progress
 
@@ -13,13 +16,16 @@ from utils import InputError, progress
 def select(cases: Sequence[Case], options: Options) -> list[Case]:
     """The cases of the wanted classes whose foreground takes less than ``max_share`` of the image."""
     if options.classes is not None:
-        cases = [case for case in cases if case.image_class in options.classes]
+        # A case of no known class stays: BraTS 2021 does not say which tumours are of high grade.
+        cases = [case for case in cases if case.image_class in (*options.classes, None)]
     if options.max_share is not None:
         # Decoding an image lets other threads run.
         with ThreadPoolExecutor(core_count()) as pool:
             shares = pool.map(lambda case: foreground_share(options.raw, case), cases)
             bar = progress(shares, total=len(cases), desc="reading masks", unit="image", leave=False)
             cases = [case for case, share in zip(cases, bar, strict=True) if share < options.max_share]
+    if not cases and options.max_share is None:
+        raise InputError(f"{options.source}: expected cases of --classes {' '.join(options.classes or ())}, found none")
     if not cases:
         raise InputError(f"{options.source}: expected images below --max-share {options.max_share}, found none")
     return list(cases)
@@ -27,7 +33,18 @@ def select(cases: Sequence[Case], options: Options) -> list[Case]:
 
 def foreground_share(raw: RawDataset, case: Case) -> float:
     label, _ = raw.read_label(case)
-    return float((raw.classes_of(case, label) > 0).mean())
+    classes = raw.classes_of(case, label)
+    return float(((classes > 0) & (classes != IGNORED)).mean())
+
+
+def kept_slices(case: Case, label: np.ndarray, *, all_slices: bool) -> np.ndarray:
+    """Indices of the slices of a label (X, Y, Z) that are sliced: all, or those with foreground."""
+    if all_slices:
+        return np.arange(label.shape[2])
+    kept = np.flatnonzero(((label > 0) & (label != IGNORED)).any(axis=(0, 1)))
+    if not len(kept):
+        raise InputError(f"{case.case_id}: expected a slice with a label, found none; --all-slices keeps them all")
+    return kept
 
 
 def group_images(cases: Sequence[Case], raw: RawDataset) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Which cases train and which validate."""
 
 import csv
+import json
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from raw_data.dataset import Case
 from slicing.options import Options
 from slicing.selection import group_images, warn_of_same_images
-from utils import InputError, read_json, read_text
+from utils import InputError, read_text
 
 
 def split_by_scan(case_ids: Sequence[str], n_val: int, seed: int) -> set[str]:
@@ -52,10 +53,16 @@ def split_by_parity(cases: Sequence[Case]) -> set[str]:
     return validation
 
 
+def split_by_turns(cases: Sequence[Case]) -> set[str]:
+    """The validation cases where the first, third, ... in plain string order train and the others validate."""
+    return set(sorted(case.case_id for case in cases)[1::2])
+
+
 def read_split(path: Path) -> dict[str, list[str]]:
-    """Lists of case ids: JSON {"train": [...], "val": [...]}, a cases.csv, or one validation case a line."""
+    """Lists of case ids: JSON {"train": [...], "val": [...]}, the first fold of nnU-Net's splits_final.json (a list of
+    such), a cases.csv, or one validation case a line."""
     if path.suffix == ".json":
-        return read_json(path)
+        return read_folds(path)[0]
     try:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -67,6 +74,18 @@ def read_split(path: Path) -> dict[str, list[str]]:
             raise InputError(f"{path}: expected the columns case_id and split, found {found}")
         return {part: [row["case_id"] for row in rows if row["split"] == part] for part in {r["split"] for r in rows}}
     return {"val": [line.strip() for line in lines if line.strip() and not line.startswith("#")]}
+
+
+def read_folds(path: Path) -> list[dict]:
+    """The folds of a JSON file; ``InputError`` where it is damaged or has none."""
+    try:
+        folds = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected a readable JSON file, found {error}") from None
+    folds = folds if isinstance(folds, list) else [folds]
+    if not folds or not isinstance(folds[0], dict):
+        raise InputError(f"{path}: expected lists named train and val, or a list of such folds, found {folds!r:.60}")
+    return folds
 
 
 def split_by_file(known: set[str], path: Path) -> dict[str, str]:
@@ -83,14 +102,14 @@ def split_by_file(known: set[str], path: Path) -> dict[str, str]:
                 raise InputError(f"{path}: expected each case once, found {case_id} twice")
             split[case_id] = part
     if "train" not in lists:
-        split |= {case_id: "train" for case_id in known - set(split)}
+        split |= dict.fromkeys(known - set(split), "train")
     return split
 
 
 def choose_split(cases: Sequence[Case], options: Options) -> tuple[dict[str, str], dict]:
     """case id -> train or val, and the rule as meta.json keeps it."""
     chosen = options.split
-    images = group_images(cases, options.raw) if options.raw.image_classes else {}
+    images = group_images(cases, options.raw) if options.raw.is_2d else {}
     if chosen.file is not None:
         split = split_by_file({case.case_id for case in cases}, chosen.file)
         rule = {"rule": "file", "file": chosen.file.name}
@@ -98,6 +117,10 @@ def choose_split(cases: Sequence[Case], options: Options) -> tuple[dict[str, str
         validation = split_by_parity(cases)
         split = {case.case_id: "val" if case.case_id in validation else "train" for case in cases}
         rule = {"rule": "parity"}
+    elif chosen.rule == "alternate":
+        validation = split_by_turns(cases)
+        split = {case.case_id: "val" if case.case_id in validation else "train" for case in cases}
+        rule = {"rule": "alternate"}
     else:
         split, rule = split_at_random(cases, options, images)
     for part in ("train", "val"):

@@ -125,3 +125,73 @@ def save_png(root: Path, name: str, image: Image.Image) -> Path:
 def tree(root: Path) -> set[str]:
     """Every path below ``root``."""
     return {path.relative_to(root).as_posix() for path in root.rglob("*")}
+
+
+BRATS_NAMES = (("HGG", "Brats18_2013_10_1"), ("HGG", "Brats18_2013_2_1"), ("HGG", "Brats18_TCIA01_131_1"),
+               ("LGG", "Brats18_CBICA_AAB_1"))
+
+
+def make_brats(root: Path, names=BRATS_NAMES, shape=(20, 24, 3), ending=".nii.gz") -> Path:
+    """Tumours of three kinds in a brain that is cut out: 0 around it."""
+    for number, (grade, name) in enumerate(names):
+        rng = np.random.default_rng(number)
+        label = np.zeros(shape, np.uint8)
+        label[6:14, 8:16] = 2
+        label[8:12, 10:14] = 4
+        label[9:11, 11:13, 1:] = 1
+        for modality in ("t1", "t1ce", "t2", "flair"):
+            image = np.zeros(shape, np.int16)
+            image[3:17, 4:20] = rng.integers(1, 900, (14, 16, shape[2]))
+            save_nifti(root / grade / name / f"{name}_{modality}{ending}", image, (1.0, 1.0, 1.0))
+        save_nifti(root / grade / name / f"{name}_seg{ending}", label, (1.0, 1.0, 1.0))
+    return root
+
+
+def make_kits(root: Path, cases=(0, 1, 2, 3), shape=(5, 20, 24), spacing=(3.0, 0.8, 0.7)) -> Path:
+    """Axes slices, rows, columns; the first slice and the last have no label."""
+    for number in cases:
+        rng = np.random.default_rng(number)
+        label = np.zeros(shape, np.uint8)
+        label[1:-1, 4:12, 6:18] = 1
+        label[1:-2, 6:10, 8:13] = 2
+        image = rng.integers(-900, 1200, shape) + 100 * label
+        folder = root / f"case_{number:05d}"
+        save_nifti(folder / "imaging.nii.gz", image.astype(np.int16), spacing)
+        save_nifti(folder / "segmentation.nii.gz", label, spacing)
+    return root
+
+
+def make_nnunet(
+    root: Path, ending=".nii.gz", cases=("a_1", "b_2", "c_3", "d_4", "e_5"), channels=("T2", "ADC"), ignore=3,
+    shape=(20, 24, 3),
+) -> Path:
+    """Labels 0, 1 and 2, and of every second case voxels of the label ``ignore``; dataset.json of version 2."""
+    for number, case in enumerate(cases):
+        rng = np.random.default_rng(number)
+        label = np.zeros(shape, np.uint8)
+        label[4:14, 5:15] = 1
+        label[6:10, 8:13, 1:] = 2
+        if number % 2:
+            label[0:6, 0:8] = ignore
+        for channel in range(len(channels)):
+            image = rng.integers(1, 200, shape).astype(np.uint8) + np.uint8(20) * (label == 1)
+            save_voxels(root / "imagesTr" / f"{case}_{channel:04d}{ending}", image.astype(np.uint8))
+        save_voxels(root / "labelsTr" / f"{case}{ending}", label)
+    labels = {"background": 0, "gland": 1, "lesion": 2, "ignore": ignore}
+    named = {str(number): name for number, name in enumerate(channels)}
+    write_description(root, channel_names=named, labels=labels, numTraining=len(cases), file_ending=ending)
+    return root
+
+
+def save_voxels(path: Path, voxels: np.ndarray) -> None:
+    """(X, Y, Z) as NIfTI, or as an image whose rows run downwards, one page per slice."""
+    if path.name.endswith(".nii.gz"):
+        save_nifti(path, voxels, (0.5, 0.6, 3.0))
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pages = [Image.fromarray(np.rot90(voxels[..., z])) for z in range(voxels.shape[2])]
+    pages[0].save(path, **({"save_all": True, "append_images": pages[1:]} if len(pages) > 1 else {}))
+
+
+def write_description(root: Path, **content) -> None:
+    (root / "dataset.json").write_text(json.dumps(content))

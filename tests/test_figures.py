@@ -49,6 +49,22 @@ def test_errors_are_filled_where_only_one_mask_is(results):
     plt.close(figure)
 
 
+def test_a_class_taken_for_another_is_an_error_and_each_class_has_its_contour(monkeypatch):
+    figure, axis = plt.subplots()
+    reference, prediction = np.zeros((2, 6, 5), dtype=np.uint8)
+    reference[1:3, 1], reference[3:5, 1] = 1, 2
+    prediction[1:4, 1], prediction[4, 1], prediction[4, 3] = 1, 2, 2
+    pictures.draw_errors(axis, prediction, reference)
+    negative, positive = (image.get_array()[..., 3] > 0 for image in axis.get_images())
+    # At x = 3 class 2 was taken for 1; at x = 4, y = 3 there is nothing.
+    assert np.argwhere(negative).tolist() == [[1, 3]] and np.argwhere(positive).tolist() == [[3, 4]]
+    drawn = []
+    monkeypatch.setattr(pictures, "draw_contour", lambda axis, mask, colour: drawn.append(mask))
+    pictures.draw_classes(axis, reference, "red")
+    assert len(drawn) == 2 and np.array_equal(drawn[0], reference == 1) and np.array_equal(drawn[1], reference == 2)
+    plt.close(figure)
+
+
 def test_a_box_is_of_cases_averaged_over_seeds(handmade):
     gdl = runs.find_runs(handmade, "gdl")
     assert figures.case_values(gdl, "lesion", "dsc") == pytest.approx([0.45, 0.25])

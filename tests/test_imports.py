@@ -22,7 +22,7 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 
 
 def sources() -> list[Path]:
-    return [path for path in (*ROOT.glob("*.py"), *(p for n in LEVEL for p in (ROOT / n).rglob("*.py")))]
+    return [*ROOT.glob("*.py"), *(p for n in LEVEL for p in (ROOT / n).rglob("*.py"))]
 
 
 def imported(path: Path) -> set[str]:

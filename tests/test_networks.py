@@ -313,7 +313,7 @@ BAD_WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("make, expected", BAD_WEIGHTS.values(), ids=list(BAD_WEIGHTS))
+@pytest.mark.parametrize(("make", "expected"), BAD_WEIGHTS.values(), ids=list(BAD_WEIGHTS))
 def test_wrong_weights_are_refused_and_change_nothing(tmp_path, make, expected):
     network = ResNet34UNet(1, 2)
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -12,7 +12,7 @@ from training_runs import SMALL
 
 import preprocess
 import train
-from environment.outputs import written_together
+from environment.writing import written_together
 from utils import write_text
 
 
@@ -48,10 +48,15 @@ def fill_disk(monkeypatch, at: int) -> None:
 
 def test_files_written_together_appear_together(tmp_path):
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(ValueError), written_together() as place:
-        write_text(place(tmp_path / "a.txt"), "new")
-        write_text(place(tmp_path / "deep" / "er" / "b.txt"), "new")
-        raise ValueError
+
+    def fail_half_way():
+        with written_together() as place:
+            write_text(place(tmp_path / "a.txt"), "new")
+            write_text(place(tmp_path / "deep" / "er" / "b.txt"), "new")
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        fail_half_way()
     assert os.listdir(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
     with written_together() as place:
         write_text(place(tmp_path / "a.txt"), "new")

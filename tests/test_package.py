@@ -22,7 +22,9 @@ import boundary_loss
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = [f"boundary_loss.{module.name}" for module in pkgutil.iter_modules(boundary_loss.__path__)]
 # What users call, so that their docstrings have an example.
-WITH_EXAMPLE = "Loss Boundary distance_maps region_wise_map signed_distance edt dsc hd95 Schedule".split()
+WITH_EXAMPLE = [
+    "Loss", "Boundary", "distance_maps", "region_wise_map", "signed_distance", "edt", "dsc", "hd95", "Schedule",
+]
 # After the example: where the library came from and what was imported beside its dependencies.
 REPORT = """
 import json

@@ -1,4 +1,4 @@
-"""Phantoms against the real layouts: names, types, headers, patients, lesions; determinism and refusals."""
+"""Zipped phantoms against the real layouts: names, types, headers, patients, lesions; determinism and refusals."""
 import gzip
 import json
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import phantom
+import phantom_brain_layouts
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "phantom.py"
@@ -57,7 +58,7 @@ def wmh_folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("layout, zips", [("isles", [ISLES_ZIP]), ("wmh", list(WMH_ZIPS))])
+@pytest.mark.parametrize(("layout", "zips"), [("isles", [ISLES_ZIP]), ("wmh", list(WMH_ZIPS))])
 def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path, layout, zips):
     for folder, seed in (("first", "3"), ("again", "3"), ("other", "4")):
         options = ["--cases", "3", "--slices", "2", "--in-plane", "64", "--seed", seed]
@@ -229,7 +230,7 @@ def test_a_run_that_breaks_leaves_no_file(tmp_path, monkeypatch):
     def break_off(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(phantom, "wmh_nifti", break_off)
+    monkeypatch.setattr(phantom_brain_layouts, "nifti", break_off)
     with pytest.raises(KeyboardInterrupt):
         phantom.main(["wmh", "--out", str(tmp_path), "--cases", "3", "--slices", "2", "--in-plane", "64"])
     assert list(tmp_path.iterdir()) == []

@@ -130,13 +130,13 @@ def test_the_tables_have_the_numbers_of_the_files(page, finished):
         assert shown == ([f"{float(f1):.3f}", repr(float(f1))] if f1 else ["", None])
     # Seed means of gdl: 0.575 and 0.475, 54.75 and 5.1255 mm; shifted has missed one of its two cases.
     header, gdl, shifted = [[text for text, _ in line] for line in found["summary-table"]]
-    assert dict(zip(header, gdl)) == {
+    assert dict(zip(header, gdl, strict=False)) == {
         "row": "gdl", "class": "lesion", "DSC": "0.525 (0.071)", "published DSC": "0.511 (0.016)",
         "differs from the paper in": "3 epochs, size 32 x 32, other data (2 cases)",
         "HD95 (mm)": "29.94 (35.09)", "published HD95 (mm)": "5.320 (1.742)", "HD (mm)": "36.00 (42.43)",
         "missed": "0 of 4", "false alarms": "0 of 4", "seeds": "0, 1",
     }
-    assert dict(zip(header, shifted))["missed"] == "1 of 2"
+    assert dict(zip(header, shifted, strict=False))["missed"] == "1 of 2"
     # shifted less gdl, seeds averaged: both of two cases differ, so that p is 1/2 or 1.
     header, *lines = [[text for text, _ in line] for line in found["tests-table"]]
     assert [line[header.index("metric")] for line in lines] == ["DSC", "HD95 (mm)"]
@@ -161,7 +161,7 @@ def test_curves_are_means_and_sds_over_seeds(results):
 def decode(classes, width, height):
     mask = np.zeros(width * height, dtype=bool)
     edges = np.cumsum(classes[0]) if classes else []
-    for start, stop in zip(edges[::2], edges[1::2]):
+    for start, stop in zip(edges[::2], edges[1::2], strict=False):
         mask[start:stop] = True
     return mask.reshape(height, width)
 
@@ -240,13 +240,13 @@ def save_prediction(results, volume):
 )
 def test_bad_input_is_one_line_and_leaves_nothing(results, damage, arguments, named, monkeypatch, capsys):
     damage(results)
-    before = {path for path in results.rglob("*")}
+    before = set(results.rglob("*"))
     code = call(evaluate, "report", results, "--rows", "gdl", "shifted", *arguments, monkeypatch=monkeypatch)
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1
     with pytest.raises(InputError, match=named):
         raise InputError(error)
-    assert {path for path in results.rglob("*")} == before
+    assert set(results.rglob("*")) == before
 
 
 def test_other_validation_cases_than_the_datas_are_named(results, data):
@@ -260,7 +260,7 @@ def test_nothing_breaks_out_of_a_script():
     value = {HOSTILE: ["<!--", "\u2028", "\u2029", 'quote " and \\', "é", None, 0.5]}
     text = script_json(value)
     assert json.loads(text) == value and not set("<>&\u2028\u2029") & set(text)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="JSON compliant"):
         script_json(float("nan"))
 
 

@@ -230,12 +230,12 @@ def test_what_cannot_be_segmented(isles_run, tmp_path, monkeypatch, capsys, name
         config.write_text(config.read_text().replace('"epochs": 1', '"epochs": 9'))
     else:
         (run / "best.pt").unlink()
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     command = ("predict", run, "--case", *case, "--out", out, *flags, "--device", "cpu")
     code = call(evaluate, *command, monkeypatch=monkeypatch)
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and named in error, error
-    assert {path for path in tmp_path.rglob("*")} == before
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_native_space_measures_the_raw_label(isles_run, wmh_run, tmp_path):

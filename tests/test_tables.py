@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 
+import numpy as np
 import pandas as pd
 import pytest
 from commands import evaluate
@@ -102,21 +103,30 @@ def test_each_class_has_its_published_figures_with_hd(tmp_path):
         "0.9", "0.09", "14.58", "11.03", "",
     ]
     header, _, rv, lv, *_ = ([cell.strip() for cell in line.split("|")] for line in text.splitlines())
-    printed = dict(zip(header, rv))
+    printed = dict(zip(header, rv, strict=True))
     assert printed["published HD (mm)"] == "14.580 (11.030)" and printed["HD (mm)"] == "3.00"
-    assert "published HD95 (mm)" not in header and dict(zip(header, lv))["published DSC"] == "0.940 (0.050)"
+    assert "published HD95 (mm)" not in header
+    assert dict(zip(header, lv, strict=True))["published DSC"] == "0.940 (0.050)"
     assert "The published sd (Region-wise 2022) is over cases, ours over seeds." in text
 
 
 def test_slices_weigh_alike_beside_midls_figures(handmade):
     for seed, means in (("seed0", (0.2, 0.8)), ("seed1", (0.4, 0.4))):
-        rows = [f"{name},lesion,{count},1,{dsc},1,2,1" for name, count, dsc in zip("12", (30, 10), means, strict=True)]
-        header = "case_id,class,n_slices,n_empty_slices,dsc,hd95_mm,hd_mm,class_index"
+        lines = zip("12", (30, 10), means, strict=True)
+        rows = [f"{name},lesion,{count},1,{dsc},1,2,1,{5 * dsc}" for name, count, dsc in lines]
+        header = "case_id,class,n_slices,n_empty_slices,dsc,hd95_mm,hd_mm,class_index,hd_midl"
         (handmade / "gdl" / seed / "metrics_2d.csv").write_text("\n".join([header, *rows, ""]))
     text = tables.write_table(handmade, ["gdl"], "midl", level="slice")
     (row,) = csv.DictReader((handmade / "midl.csv").open())
     # Seed means (30 x 0.2 + 10 x 0.8) / 40 = 0.35 and 0.4.
-    assert float(row["dsc"]) == pytest.approx(0.375) and row["published_hd_mm"] == "4.009" and "4.009 (0.016)" in text
+    assert float(row["dsc"]) == pytest.approx(0.375) and "4.009 (0.016)" in text
+    # Theirs is no Hausdorff distance: beside ours as theirs is computed, never beside mm.
+    assert row["published_hd_midl"] == "4.009" and row["published_hd_mm"] == ""
+    assert float(row["hd_midl"]) == pytest.approx(5 * 0.375) and float(row["hd_mm"]) == 2
+    header = [cell.strip() for cell in text.splitlines()[0].split("|")]
+    assert [title for title in header if title.startswith("published")] == [
+        "published DSC (slices)", "published HD as MIDL 2019 computes it (slices)"
+    ]
     with pytest.raises(InputError, match="expected a metrics_2d.csv, found none"):
         tables.write_table(handmade, ["focal"], "midl", level="slice")
 
@@ -191,7 +201,7 @@ def test_every_published_line_is_found(path):
     level = "slice" if path.name.startswith("midl") else "volume"
     for _, line in table.iterrows():
         found = published.published_result(line["dataset"], line["row"], line.get("class", "lesion"), level)
-        names = [name for name in ("dsc", "hd95_mm", "hd_mm") if name in table]
+        names = [name for name in ("dsc", "hd95_mm", "hd_mm", "hd_midl") if name in table]
         assert set(found.values) == set(names)
         for name in names:
             expected = (line[name], line.get(f"{name}_sd", math.nan))
@@ -260,3 +270,31 @@ def test_a_table_of_chosen_seeds(handmade):
     tables.write_table(handmade, ["gdl"], "t", seeds=[1])
     (row,) = csv.DictReader((handmade / "t.csv").open())
     assert row["seeds"] == "1" and float(row["dsc"]) == pytest.approx(0.5)
+
+
+def test_pooled_dsc_is_that_of_all_pixels_of_sixteen_images(tmp_path):
+    """Beside an F1 over the pixels themselves, in batches of 16 and the 4 that are left."""
+    rng = np.random.default_rng(0)
+    masks = rng.random((20, 2, 12, 12)) < rng.random((20, 2, 1, 1))
+    masks[3] = False                                                # nothing there and nothing found
+    rows = []
+    for number, (pred, ref) in enumerate(masks):
+        total = pred.sum() + ref.sum()
+        dsc = 2 * (pred & ref).sum() / total if total else 1.0
+        rows.append((f"image {number}", "tumour", dsc, 1.0, 1.0, ref.sum(), pred.sum()))
+    write_run(tmp_path / "ce" / "seed0", rows, {"dataset": "busi"})
+    text = tables.write_table(tmp_path, ["ce"], "t", level="pooled")
+    (row,) = csv.DictReader((tmp_path / "t.csv").open())
+    expected = [f1_score(masks[part, 1].ravel(), masks[part, 0].ravel()) for part in (slice(16), slice(16, 20))]
+    assert float(row["dsc"]) == pytest.approx(np.mean(expected), abs=1e-12)
+    assert "DSC (pooled over 16 cases)" in text and "0.798" in text and row["hd95_mm"] == ""
+    tables.write_table(tmp_path, ["ce"], "t")
+    (mean,) = csv.DictReader((tmp_path / "t.csv").open())
+    assert float(mean["dsc"]) == pytest.approx(np.mean([line[2] for line in rows]))
+    assert abs(float(mean["dsc"]) - float(row["dsc"])) > 0.01
+
+
+def f1_score(reference, prediction):
+    true_positives = (reference & prediction).sum()
+    precision, recall = true_positives / prediction.sum(), true_positives / reference.sum()
+    return 2 * precision * recall / (precision + recall)

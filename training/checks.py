@@ -82,7 +82,7 @@ def check_losses(settings: Settings) -> None:
         raise InputError("--region none --contour none: expected at least one loss, found none")
     kinds = {REGION_LOSSES[settings.region].target_kind} if settings.region != "none" else set()
     kinds |= {CONTOUR_LOSSES[settings.contour].target_kind} if settings.contour != "none" else set()
-    if settings.maps == "3d" and "phi" not in kinds:
+    if settings.maps == "3d" and not kinds & {"phi", "region-wise"}:
         raise InputError("--maps 3d: expected a loss of signed distances (--contour boundary), found none")
     if settings.region_wise_map and "region-wise" not in kinds:
         raise InputError("--region-wise-map: expected a region-wise loss, found none")

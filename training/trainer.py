@@ -16,6 +16,7 @@ from dataloader import Batch, batches, epoch_order, open_parts
 from environment.cores import core_count
 from losses import Objective
 from networks import build_network, load_encoder_weights
+from raw_data.volumes import IGNORED
 from sliced_data.meta import Meta
 from training.augmentation import augment
 from training.checkpoints import (
@@ -53,10 +54,11 @@ class Trainer:
         check_settings(settings)
         seed_everything(settings.seed)
         self.settings, self.device, self.detect_anomaly = settings, device, detect_anomaly
+        self.has_ignored = meta.has_ignored
         self.class_names, self.num_classes = meta.class_names, len(meta.class_names)
         self.objective = build_objective(settings, self.num_classes)
         self.schedule = settings.schedule()
-        maps = self.objective.map_name(phi=f"phi{settings.maps}", region_wise=settings.region_wise_map)
+        maps = self.objective.map_name(maps=settings.maps, region_wise=settings.region_wise_map)
         self.train, self.val = open_parts(
             meta, maps=maps, convention=settings.distance_map, resident=resident, device=device
         )
@@ -166,13 +168,19 @@ class Trainer:
         if self.settings.gradient_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.gradient_clip, norm)
         self.optimiser.step()
-        counts = intersection_and_sizes(logits.detach().argmax(1), batch.label, self.num_classes)
+        prediction = self.predict(logits.detach(), batch.label)                     # (B, H, W)
+        counts = intersection_and_sizes(prediction, batch.label, self.num_classes)
         self.totals.add((loss, *terms, norm), counts)
 
     def logits(self, image: Tensor) -> Tensor:
         use_bf16 = self.settings.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16) if use_bf16 else nullcontext():
             return self.forward(image)                                              # (B, K, H, W)
+
+    def predict(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Classes (B, H, W); of no class, and so in no metric, where the label is ignored."""
+        prediction = logits.argmax(1)
+        return torch.where(label == IGNORED, IGNORED, prediction) if self.has_ignored else prediction
 
     def backward(self, loss: Tensor, epoch: int) -> None:
         try:
@@ -219,7 +227,7 @@ class Trainer:
         predictions = torch.empty(self.val.label.shape, dtype=torch.uint8, device=self.device)     # (N, H, W)
         for batch in batches(self.val, torch.arange(len(self.val)), self.settings.batch_size, self.device):
             logits = self.logits(batch.image)                                       # (B, K, H, W)
-            prediction = logits.argmax(1)                                           # (B, H, W)
+            prediction = self.predict(logits, batch.label)                          # (B, H, W)
             predictions[totals.n_slices : totals.n_slices + len(prediction)] = prediction
             terms = self.objective.terms(logits, batch.label, batch.maps, batch.spacing)
             values = (self.objective.weigh(terms, weights), *terms, logits.new_zeros(()))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from utils import InputError, naming, open_file
 
-# Written into each mask of a new scan: only a file that has it is replaced by another.
+# Written into each mask of a new scan (at the end of a .npy): only a file that has it is replaced by another.
 MARK = b"boundary-loss"
 
 
@@ -49,20 +49,22 @@ def written_together() -> Iterator[Callable[[Path], Path]]:
 
 
 def check_own(path: Path, sign: bytes) -> None:
-    """``InputError`` unless ``path`` is new, or a file whose first 4 KiB (of what it packs) have the project's sign."""
+    """``InputError`` unless ``path`` is new, or a file that has the project's sign in its ``signed_part``."""
     if not os.path.lexists(path):
         return
-    if path.is_symlink() or not path.is_file() or sign not in beginning(path):
+    if path.is_symlink() or not path.is_file() or sign not in signed_part(path):
         raise InputError(
             f"{path}: expected nothing or a file that was made here before, found another; choose another name or "
             "remove it"
         )
 
 
-def beginning(path: Path) -> bytes:
-    """The first 4 KiB, gunzipped where they are gzipped; nothing where they are damaged."""
+def signed_part(path: Path) -> bytes:
+    """The first 4 KiB, gunzipped where they are gzipped, or the end of a .npy; nothing where they are damaged."""
     try:
         with open_file(path) as file:
+            if path.suffix == ".npy":
+                file.seek(-len(MARK), os.SEEK_END)
             if path.suffix == ".gz":
                 with gzip.open(file) as packed:
                     return packed.read(4096)

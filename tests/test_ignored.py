@@ -1,0 +1,131 @@
+"""A voxel whose class nobody knows counts in no map, no loss of maps and no metric."""
+
+import csv
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from commands import evaluate
+from medpy.metric import binary
+from raw_files import call, make_nnunet
+from scipy import ndimage
+from training_runs import run
+
+import dataloader
+import preprocess
+import train
+from losses import Objective
+from sliced_data.maps import region_wise_maps, signed_maps
+from sliced_data.meta import read_meta
+from training.settings import Settings
+from training.trainer import Trainer
+
+IGNORED = 255
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ignored")
+    make_nnunet(root / "raw")
+    (root / "split.txt").write_text("b_2\n")
+    preprocess.main(["mydata", "--layout", "nnunet", "--source", str(root / "raw"), "--dest", str(root / "data"),
+                     "--size", "24", "--jobs", "1", "--split", str(root / "split.txt")])
+    return root / "data"
+
+
+def stack(data, part, kind, case_id):
+    return np.stack([np.load(path) for path in sorted((data / part / kind).glob(f"{case_id}_????.npy"))])
+
+
+def signed(mask, spacing):
+    if not mask.any() or mask.all():
+        return np.zeros(mask.shape)
+    outside, inside = (ndimage.distance_transform_edt(m, sampling=spacing) for m in (~mask, mask))
+    return outside - inside
+
+
+def test_stored_maps_are_those_of_the_known_classes_and_0_where_nothing_is_known(data):
+    label = stack(data, "val", "label", "b_2")
+    ignored = label == IGNORED
+    assert ignored.any() and set(np.unique(label)) == {0, 1, 2, IGNORED}
+    spacing = read_meta(data).cases[0].spacing
+    found = {kind: stack(data, "val", kind, "b_2") for kind in ("phi2d", "phi3d")}
+    for k in range(3):
+        mask = (label == 0) | ignored if k == 0 else label == k
+        in_3d = np.where(ignored, 0, signed(mask, (spacing[2], *spacing[:2])))
+        assert np.allclose(found["phi3d"][:, k], in_3d, rtol=1e-3, atol=1e-3)
+        in_2d = np.stack([signed(one, spacing[:2]) for one in mask])
+        assert np.allclose(found["phi2d"][:, k], np.where(ignored, 0, in_2d), rtol=1e-3, atol=1e-3)
+
+
+def test_maps_do_not_depend_on_where_the_unknown_is_called_background():
+    label = np.zeros((9, 9), np.uint8)
+    label[2:5, 2:5] = 1
+    without = signed_maps(label, 2, (1.0, 1.0), convention="paper")
+    label[7:] = IGNORED
+    found = signed_maps(label, 2, (1.0, 1.0), convention="paper")
+    assert np.array_equal(found[:, :7], without[:, :7]) and not found[:, 7:].any()
+    for kind in ("rrw", "ac", "boundary"):
+        assert not region_wise_maps(label, 2, (1.0, 1.0), kind=kind)[:, 7:].any()
+    assert not signed_maps(np.full((4, 4), IGNORED, np.uint8), 2, (1.0, 1.0), convention="paper").any()
+
+
+@pytest.mark.parametrize("contour", ["boundary", "region-wise"])
+def test_logits_of_ignored_pixels_get_no_gradient(data, contour):
+    objective = Objective("ce", contour, {})
+    maps = objective.map_name(maps="2d", region_wise=None)
+    part = dataloader.load_slices(read_meta(data), "val", maps=maps)
+    batch = part.take(torch.arange(len(part))).prepared()
+    logits = torch.randn((len(part), 3, 24, 24), generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for term in objective.terms(logits, batch.label, batch.maps, batch.spacing):
+        (gradient,) = torch.autograd.grad(term, logits)
+        ignored = (batch.label == IGNORED)[:, None].expand_as(gradient)
+        assert not gradient[ignored].any() and gradient[~ignored].any()
+
+
+def test_training_and_evaluation_count_the_known_voxels(data, tmp_path):
+    (row,) = run(data, tmp_path / "run", "--region", "ce", "--epochs", "1", "--width", "4")
+    evaluate.main(["run", str(tmp_path / "run"), "--device", "cpu"])
+    label = np.moveaxis(stack(data, "val", "label", "b_2"), 0, -1)
+    prediction = np.asarray(nib.load(tmp_path / "run" / "predictions" / "b_2.nii.gz").dataobj)
+    known = label != IGNORED
+    spacing = read_meta(data).cases[0].spacing
+    lines = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    for line in lines:
+        one, other = (prediction == int(line["class_index"])) & known, (label == int(line["class_index"])) & known
+        assert int(line["n_pred"]) == one.sum() and int(line["n_ref"]) == other.sum()
+        assert float(line["dsc"]) == pytest.approx(binary.dc(one, other))
+        if one.any():
+            assert float(line["hd_mm"]) == pytest.approx(binary.hd(one, other, voxelspacing=spacing), rel=1e-5)
+    mean = np.mean([float(line["dsc"]) for line in lines])
+    assert float(row["val_dsc_3d"]) == pytest.approx(mean, abs=1e-6)
+
+
+class Everywhere(torch.nn.Module):
+    """Predicts class 1 in every pixel."""
+
+    def forward(self, image):
+        return torch.stack((0 * image[:, 0], 0 * image[:, 0] + 9, 0 * image[:, 0]), dim=1)
+
+
+def test_a_prediction_on_ignored_voxels_is_no_false_positive(data):
+    trainer = Trainer(Settings(region="ce", width=4, epochs=1, precision="fp32"), read_meta(data), torch.device("cpu"))
+    trainer.forward = Everywhere()
+    found = trainer.validate((1.0, 0.0))
+    label = stack(data, "val", "label", "b_2")
+    known = (label != IGNORED).sum()
+    gland = (label == 1).sum()
+    assert found["val_dsc_3d_gland"] == pytest.approx(2 * gland / (gland + known))
+
+
+def test_255_is_no_class_where_every_voxel_is_known(sliced, tmp_path, monkeypatch, capsys):
+    copy = shutil.copytree(sliced, tmp_path / "isles")
+    path = next((copy / "val" / "label").iterdir())
+    label = np.load(path)
+    label[0, 0] = IGNORED
+    np.save(path, label)
+    command = ("--data", copy, "--out", tmp_path / "run", "--device", "cpu")
+    assert call(train, *command, monkeypatch=monkeypatch) == 2
+    assert "expected classes 0 to 1, found 255" in capsys.readouterr().err
