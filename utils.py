@@ -13,7 +13,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from tqdm import tqdm
 
@@ -29,17 +29,17 @@ class StoppedError(Exception):
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults that say something."""
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, like every other bad input."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **options)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise InputError(message)
 
 
@@ -48,7 +48,7 @@ def current_word(value: str) -> str:
     return {"reference": "authors"}.get(value, value)
 
 
-def terminate(*_) -> None:
+def terminate(*_: object) -> None:
     """A terminated run cleans up after itself as one stopped by Ctrl-C does."""
     raise KeyboardInterrupt
 
@@ -194,6 +194,6 @@ def exclusive(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def progress(iterable: Iterable | None = None, **options) -> tqdm:
+def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
     """A tqdm bar on stderr that is silent when stderr is no terminal."""
     return tqdm(iterable, disable=None, dynamic_ncols=True, **options)
