@@ -127,14 +127,14 @@ $(DEMO)/demo-pictures.pdf: $(DEMO_METRICS)
 
 .PHONY: clean
 clean: ## remove the generated data sets, their results and caches; never real data, runs or the environment
-	rm -rf $(foreach d,$(filter %-demo,$(DATASETS)),data/raw/$(d) data/raw/.$(d).partial data/$(d) data/.$(d).partial data/.$(d).options results/$(d))
+	rm -rf $(foreach d,$(filter %-demo,$(DATASETS)),data/raw/$(d) data/raw/.$(d).partial* data/$(d) data/.$(d).partial data/.$(d).options results/$(d))
 	rm -rf .pytest_cache .mypy_cache .ruff_cache __pycache__ */__pycache__ */*/__pycache__
 
 # Phantoms: raw data in the real layouts. The folder gets its name when it is whole.
+# Two makes at once each make their own; the first to end gives it.
 $(DATA)/raw/%-demo: | $(READY)
-	rm -rf $(DATA)/raw/.$*-demo.partial
-	$(PY) scripts/phantom.py $* --out $(DATA)/raw/.$*-demo.partial
-	mv $(DATA)/raw/.$*-demo.partial $@
+	@partial=$(DATA)/raw/.$*-demo.partial.$$$$; trap 'rm -rf "$$partial"' EXIT; \
+	$(PY) scripts/phantom.py $* --out "$$partial"; [ -d $@ ] || mv "$$partial" $@
 
 # What was asked for is kept beside what was made. Where it changes, the commands are asked (--check) whether what is
 # there was made with these options; if not they say so and exit with 2, and nothing passes in silence.
@@ -147,11 +147,11 @@ $(RESULTS)/.choices: export ASKED = $(SEEDS) $(BASELINE)
 $(RESULTS)/.choices: FORCE
 	@$(KEEP)
 
-# The commands give their results a name when they are whole: nothing is half-written for make to delete.
-.PRECIOUS: $(DATA)/%/meta.json $(RESULTS)/%/metrics.csv
-
 # $(call dataset,D): the sliced data set D and its figures.
 define dataset
+# Made whole or not at all, like metrics.csv below: make, when it is stopped, must not delete them. Only a target's own
+# words count here, no other pattern.
+.PRECIOUS: $(DATA)/$(1)/meta.json
 .PHONY: $(1)-data $(1)-curves $(1)-pictures $(1)-figures $(1)-report
 $(1)-data: $(DATA)/$(1)/meta.json
 
@@ -175,6 +175,7 @@ endef
 
 # $(call row,D,R): the runs of row R on data set D. A killed run resumes where it stopped; metrics.csv comes last.
 define row
+.PRECIOUS: $(RESULTS)/$(1)/$(2)/seed%/metrics.csv
 .PHONY: $(1)-$(2)
 $(1)-$(2): $(RESULTS)/$(1)/$(2).md
 	@cat $$<

@@ -10,7 +10,7 @@ from evaluation.metric_catalogue import METRICS
 from published import published_empty_share
 from reporting.levels import LEVELS
 from reporting.statistics import PERMUTATIONS
-from utils import InputError, Parser, run_command
+from utils import InputError, Parser, check_file_name, run_command
 
 # Each command imports what it needs: to check a run loads no network, and to make a table no GPU library.
 
@@ -48,8 +48,8 @@ def make_table(args: argparse.Namespace) -> None:
 def make_comparison(args: argparse.Namespace) -> None:
     from reporting.comparison import Protocol, write_comparison
 
-    if args.permutations < 1:
-        raise InputError(f"--permutations: expected at least 1, found {args.permutations}")
+    if not 1 <= args.permutations <= 10**8:
+        raise InputError(f"--permutations: expected 1 to {10**8}, found {args.permutations}")
     protocol = Protocol(args.baseline, args.level, args.permutations)
     print(write_comparison(
         args.results, args.rows, args.name, protocol=protocol, metrics=args.metrics, seeds=args.seeds,
@@ -110,6 +110,8 @@ def make_report(args: argparse.Namespace) -> None:
 def check_smooth(args: argparse.Namespace) -> None:
     if args.smooth < 1:
         raise InputError(f"--smooth: expected at least 1 epoch, found {args.smooth}")
+    if args.smooth > 10**6:
+        raise InputError(f"--smooth: expected at most {10**6} epochs, found {args.smooth}")
 
 
 def tables_of(args: argparse.Namespace) -> dict[str, list[str]]:
@@ -259,6 +261,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
     if getattr(args, "rows", None):
         args.rows = list(dict.fromkeys(args.rows))
+    for name in (getattr(args, "name", None), *(name for name, *_ in getattr(args, "table", None) or ())):
+        if name is not None:
+            check_file_name(name, "--name" if name == getattr(args, "name", None) else "--table")
     args.function(args)
 
 

@@ -20,7 +20,7 @@ from training.interrupts import memory_advice
 from training.run_folder import begin_session, check_finished, check_run_folder, holds_run, read_settings
 from training.settings import PAPER, PROTOCOLS, Execution, Settings, flag, under_protocol
 from training.trainer import Trainer
-from utils import InputError, Parser, current_word, exclusive, leftovers, run_command
+from utils import InputError, Parser, current_word, exclusive, leftovers, open_file, run_command
 
 
 def add_setting(group: Any, name: str, help_text: str, **options: Any) -> None:
@@ -119,7 +119,8 @@ def complete(settings: Settings, execution: Execution, meta: Meta) -> Settings:
     if settings.network != "resnet34-unet":
         raise InputError(f"--encoder-weights: expected --network resnet34-unet beside it, found {settings.network}")
     try:
-        digest = hashlib.sha256(execution.encoder_file.read_bytes()).hexdigest()
+        with open_file(execution.encoder_file) as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
     except OSError as error:
         raise InputError(f"{execution.encoder_file}: expected a readable state dict, found {error}") from None
     return replace(settings, encoder_weights=f"sha256 {digest}")

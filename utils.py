@@ -9,9 +9,11 @@ import json
 import os
 import re
 import signal
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
 
 from tqdm import tqdm
 
@@ -27,17 +29,17 @@ class StoppedError(Exception):
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults that say something."""
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, like every other bad input."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **options)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise InputError(message)
 
 
@@ -46,7 +48,7 @@ def current_word(value: str) -> str:
     return {"reference": "authors"}.get(value, value)
 
 
-def terminate(*_) -> None:
+def terminate(*_: object) -> None:
     """A terminated run cleans up after itself as one stopped by Ctrl-C does."""
     raise KeyboardInterrupt
 
@@ -85,6 +87,28 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(f"{path}: could not be written: {error.strerror or error}") from None
 
 
+def open_file(path: Path | str) -> BinaryIO:
+    """Open a regular file to read; ``OSError`` for a pipe or device, which would have to be waited for."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(f"{path} is no regular file")
+    return os.fdopen(handle, "rb", buffering=0)
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a regular file, its line ends as they are."""
+    with open_file(path) as file:
+        return file.read().decode("utf-8")
+
+
+def check_file_name(name: str, what: str) -> None:
+    """``InputError`` unless a name (``what`` it is, in words) can be one file's in any folder, with an ending."""
+    plain = re.fullmatch(r"[^/\\\x00-\x1f\x7f]+", name) and name not in (".", "..")
+    if not plain or len(name.encode("utf-8", "surrogateescape")) > 200:
+        raise InputError(f"{what}: expected a plain file name of at most 200 bytes, found {name[:200]!r}")
+
+
 def leftovers(folder: Path) -> list[Path]:
     """What kills have left of ``atomic_path``'s temporary files in a folder."""
     return [path for path in folder.glob(".*") if re.match(r"\.\d+\.", path.name) and path.is_file()]
@@ -119,8 +143,8 @@ def write_json(path: Path | str, value: Mapping) -> None:
 def read_json(path: Path | str) -> dict:
     """The object in a JSON file; ``InputError`` where it is missing, damaged or not an object."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        value = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected a readable JSON file, found {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
@@ -138,8 +162,7 @@ def write_rows(path: Path | str, rows: Sequence[Mapping], columns: Sequence[str]
 def read_rows(path: Path | str, columns: Iterable[str]) -> list[dict[str, str]]:
     """The rows of a CSV file as text; ``InputError`` where a column or part of a line is missing."""
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            text = file.read()
+        text = read_text(path)
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
         found = list(rows[0]) if rows else []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -171,6 +194,6 @@ def exclusive(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def progress(iterable: Iterable | None = None, **options) -> tqdm:
+def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
     """A tqdm bar on stderr that is silent when stderr is no terminal."""
     return tqdm(iterable, disable=None, dynamic_ncols=True, **options)

@@ -20,7 +20,8 @@ def git(*arguments: str) -> str | None:
     folder = Path(__file__).resolve().parent
     try:
         return subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=20
+            ["git", "-C", str(folder), *arguments], capture_output=True, encoding="utf-8", errors="replace",
+            check=True, timeout=20,
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
@@ -32,7 +33,7 @@ def provenance(device: torch.device | None = None) -> dict:
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "git_commit": commit.strip() if commit else None,
-        "git_diff": git("diff", "HEAD") if commit else None,
+        "git_diff": git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD") if commit else None,
         "python": platform.python_version(),
         "packages": {name: package_version(name) for name in PACKAGES},
         "platform": platform.platform(),

@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from environment.writing import MARK
 from raw_data.dataset import Case, RawDataset
 from raw_data.files import RawFile
 from raw_data.images import PIXEL_ENDINGS, image_shape, write_image
@@ -52,7 +53,8 @@ def save_mask(path: Path, classes: np.ndarray, template: Template, num_classes: 
     """Write classes (X, Y, Z) uint8. An image shows two classes as 0 and 255, and has the numbers of more."""
     if template.header is None:
         with atomic_path(path) as temporary:
-            write_image(temporary, classes * np.uint8(255) if num_classes == 2 else classes)
+            shown = classes * np.uint8(255) if num_classes == 2 else classes
+            write_image(temporary, shown, description=MARK.decode())
     else:
         save_nifti(path, classes, template)
 
@@ -70,9 +72,13 @@ def save_probabilities(path: Path, probs: np.ndarray, template: Template) -> Non
     with atomic_path(path) as temporary:
         if path.name.endswith(".npy"):
             pages = np.moveaxis(foreground.swapaxes(0, 1)[::-1], 2, 0)                       # (Z, rows, columns, ...)
-            np.save(temporary, np.ascontiguousarray(pages[0] if len(pages) == 1 else pages))
+            with temporary.open("wb") as file:
+                np.save(file, np.ascontiguousarray(pages[0] if len(pages) == 1 else pages))
+                # Its header has no room for a mark; numpy reads no further than the values.
+                file.write(MARK)
         else:
-            write_image(temporary, (foreground * 255).round().astype(np.uint8))
+            grey = (foreground * 255).round().astype(np.uint8)
+            write_image(temporary, grey, description=MARK.decode())
 
 
 def save_nifti(path: Path, voxels: np.ndarray, template: Template) -> None:
@@ -80,7 +86,7 @@ def save_nifti(path: Path, voxels: np.ndarray, template: Template) -> None:
     header = template.header.copy()
     header.set_data_dtype(voxels.dtype)
     header["cal_min"] = header["cal_max"] = 0
-    header["descrip"] = b""
+    header["descrip"] = MARK
     stored = np.moveaxis(voxels, (0, 1, 2), template.axes)
     image = nib.Nifti1Image(stored, template.affine, header)
     with atomic_path(path) as temporary:

@@ -60,11 +60,11 @@ def load_model(folder: Path, checkpoint: str, device: torch.device) -> Model:
         }
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the settings of a run, found {error!r}") from None
-    state = load_checkpoint(folder / f"{checkpoint}.pt", device)
+    state = load_checkpoint(folder / f"{checkpoint}.pt", device, settings.fingerprint)
     try:
         network.load_state_dict(state["model"])
         epoch = int(state["epoch"])
-    except (KeyError, RuntimeError):
+    except (KeyError, RuntimeError, TypeError, ValueError, OverflowError):
         raise InputError(f"{folder / checkpoint}.pt: expected the weights of its config.json, found others") from None
     check_finished(folder, settings.epochs)
     return Model(network.to(device, memory_format=torch.channels_last).eval(), device, epoch, **described)

@@ -1,6 +1,6 @@
 """metrics.csv of a run: its predictions on the validation cases, measured on the sliced or on the scans' own grid."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from boundary_loss.metrics import dsc, lesion_detection, surface_metrics, volume
 from boundary_loss.midl import hd_midl
 from dataloader import Slices, StreamedSlices, open_parts
 from environment.cores import core_count
+from environment.writing import written_together
 from evaluation.measuring import MeasuringOptions
 from evaluation.metric_catalogue import CATALOGUE, COLUMNS
 from evaluation.outputs import Template, read_template, save_mask
@@ -23,7 +24,7 @@ from sliced_data.meta import Meta, read_meta
 from sliced_data.slices import SlicedCase
 from slicing.selection import kept_slices
 from training.interrupts import memory_advice
-from utils import InputError, atomic_path, exclusive, progress, write_rows
+from utils import InputError, atomic_path, exclusive, leftovers, progress, write_rows
 
 SLICE_COLUMNS = ("case_id", "class", "n_slices", "n_empty_slices", "dsc", "hd95_mm", "hd_mm", "class_index", "hd_midl")
 
@@ -68,6 +69,9 @@ def evaluate_run(folder: Path, options: MeasuringOptions, data: Path | None, dev
             f"{meta.root}: expected the data set that {folder} was trained on, found another (--data names it)"
         )
     with exclusive(folder), memory_advice("use --device cpu"):
+        for part in (folder, folder / "predictions", folder / "predictions_native"):
+            for leftover in leftovers(part):
+                leftover.unlink()
         rows, empty_slices = measure_run(folder, model, meta, options)
     return Evaluation(model.epoch, meta.root, meta.dataset, meta.unit, rows, empty_slices)
 
@@ -79,19 +83,19 @@ def measure_run(folder: Path, model: Model, meta: Meta, options: MeasuringOption
     """
     (val,) = open_parts(meta, ("val",), device=model.device)
     natives = read_native(meta, model, val, options) if options.space == "native" else None
-    # Only now that all input is known to be there: its presence says that the run is evaluated.
-    (folder / "metrics.csv").unlink(missing_ok=True)
     common = {**options.columns(), "epoch": model.epoch}
     is_only_class = len(meta.class_names) == 2
     lines: list[Future] = []
     # Distances are computed in compiled code that lets other threads run, while the network predicts.
-    with ThreadPoolExecutor(core_count()) as pool:
-        for masks in predicted_masks(folder, model, val, natives):
+    with written_together() as place, ThreadPoolExecutor(core_count()) as pool:
+        for masks in predicted_masks(folder, model, val, natives, place):
             for k, name in list(enumerate(meta.class_names))[1:]:
                 lines.append(pool.submit(measure_class, masks, name, k, common, is_only_class=is_only_class))
         rows, slice_rows = zip(*(line.result() for line in progress(lines, desc="measuring", unit="case")), strict=True)
-    write_rows(folder / "metrics_2d.csv", slice_rows, SLICE_COLUMNS)
-    write_rows(folder / "metrics.csv", rows, [column.key for column in COLUMNS])
+        write_rows(place(folder / "metrics_2d.csv"), slice_rows, SLICE_COLUMNS)
+        write_rows(place(folder / "metrics.csv"), rows, [column.key for column in COLUMNS])
+        # Its presence says that what is beside it is its own: it goes before the first of them changes, and comes last.
+        (folder / "metrics.csv").unlink(missing_ok=True)
     return list(rows), share_of_empty(val.label)
 
 
@@ -101,14 +105,15 @@ def share_of_empty(label: Tensor) -> float:
 
 
 def predicted_masks(
-    folder: Path, model: Model, val: Slices | StreamedSlices, natives: dict[str, "Native"] | None
+    folder: Path, model: Model, val: Slices | StreamedSlices, natives: dict[str, "Native"] | None,
+    place: Callable[[Path], Path],
 ) -> Iterator[Masks]:
-    """The masks of each validation case, written to predictions/ on the way, and to predictions_native/."""
+    """The masks of each validation case; ``place`` says where its files in predictions/ are written meanwhile."""
     cases = progress(list(val.case_ranges()), desc="predicting", unit="case", leave=False)
     for (case, at), logits in zip(cases, predict_cases(model, val), strict=True):
         prediction = to_volume(logits.argmax(1))
         reference = to_volume(val.label[at])
-        save_prediction(folder / "predictions" / f"{case.case_id}.nii.gz", prediction, case)
+        save_prediction(place(folder / "predictions" / f"{case.case_id}.nii.gz"), prediction, case)
         if natives is None:
             yield Masks(case.case_id, prediction, reference, case.spacing, ignored_in(model, reference))
             continue
@@ -118,7 +123,7 @@ def predicted_masks(
         path = folder / "predictions_native" / f"{case.case_id}{native.template.endings[0]}"
         whole = np.zeros(native.template.shape, np.uint8)
         whole[..., native.slices] = prediction
-        save_mask(path, whole, native.template, len(model.class_names))
+        save_mask(place(path), whole, native.template, len(model.class_names))
         yield Masks(case.case_id, prediction, native.reference, native.spacing, native.ignore)
 
 

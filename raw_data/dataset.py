@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from raw_data.files import RawFile, list_files
+from raw_data.orientation import check_orientation
 from raw_data.recognise import looks_like
 from raw_data.volumes import IGNORED, XYZ, Spacing, Volume, check_contrast, check_grid, read_nifti, read_volumes
-from utils import InputError
+from utils import InputError, check_file_name
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Case:
     source: str
     image_class: str | None = None  # the class of the whole image or scan, where it is known
     spacing: Spacing | None = None  # where it is not in the images
+
+    def __post_init__(self) -> None:
+        """Its id becomes part of file names."""
+        check_file_name(self.case_id, f"{self.source}: case id")
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class RawDataset(ABC):
         case's first, has NaN, infinite or only equal voxels, or a label value that the data set does not have.
         """
         image, spacing = self.read_scan(case)
+        check_orientation(case.case_id, (case.images[0], *case.labels))
         label, label_spacing = self.read_label(case)
         grid = image.shape[1:], spacing
         check_grid(case.case_id, case.labels[0], shape=label.shape, spacing=label_spacing, expected=grid)

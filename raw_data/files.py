@@ -3,19 +3,25 @@
 Nothing is unpacked, so a damaged or hostile zip leaves nothing on the disk.
 """
 
-import gzip
-import os
+import contextlib
+import io
+import lzma
+import struct
 import zipfile
 import zlib
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import nibabel as nib
 
-from utils import InputError
+from raw_data.limits import gunzipped, read_limited
+from raw_data.walking import walk_files
+from utils import InputError, open_file
 
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError,
-              nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError)
+              lzma.LZMAError, struct.error, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError)
 
 
 @dataclass(frozen=True)
@@ -30,13 +36,25 @@ class RawFile:
 
     def read(self) -> bytes:
         """The content, unzipped where it is gzipped; ``InputError`` where it is damaged."""
+        with self.opened() as file:
+            return read_limited(file, str(self))
+
+    def beginning(self, size: int) -> bytes:
+        """The first bytes of the content."""
+        with self.opened() as file:
+            return gunzipped(file).read(size)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[io.BufferedIOBase]:
+        """The file as it is stored; ``InputError`` where it is damaged, also while it is read."""
         try:
             if self.member is None:
-                content = self.path.read_bytes()
+                with io.BufferedReader(open_file(self.path)) as file:
+                    yield file
             else:
-                with zipfile.ZipFile(self.path) as archive:
-                    content = archive.read(self.member)
-            return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+                with open_file(self.path) as stored, zipfile.ZipFile(stored) as archive:
+                    with archive.open(self.member) as file:
+                        yield file
         except UNREADABLE as error:
             raise InputError(f"{self}: expected a readable file, found {error}") from None
 
@@ -49,22 +67,37 @@ def list_files(source: Path) -> dict[str, RawFile]:
     for archive in sorted(source.glob("*.zip")):
         # The test scans have no labels: a broken download of them must not stand in the way.
         if "testing" not in archive.name.lower():
-            files.update(zip_members(archive))
-    # os.walk follows links: large data often lies on another disk.
-    for folder, _, names in os.walk(source, followlinks=True):
-        for name in names:
-            if not is_junk(name):
-                path = Path(folder, name)
-                files[path.relative_to(source).as_posix()] = RawFile(path)
+            members = zip_members(archive)
+            for name in files.keys() & members.keys():
+                check_same(files[name], members[name])
+            files.update(members)
+    # Links are followed: large data often lies on another disk.
+    for path in walk_files(source):
+        if not is_junk(path.name):
+            files[path.relative_to(source).as_posix()] = RawFile(path)
     return files
+
+
+def check_same(one: RawFile, other: RawFile) -> None:
+    """``InputError`` where members of one name in two zips have another content."""
+    sums = []
+    for file in (one, other):
+        with zipfile.ZipFile(file.path) as archive:
+            about = archive.getinfo(str(file.member))
+            sums.append((about.CRC, about.file_size))
+    if sums[0] != sums[1]:
+        raise InputError(f"{other}: expected the content that {one.path} has under this name, found another")
 
 
 def zip_members(archive: Path) -> dict[str, RawFile]:
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with open_file(archive) as stored, zipfile.ZipFile(stored) as opened:
             names = [info.filename for info in opened.infolist() if not info.is_dir()]
-    except (OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"{archive}: expected a whole zip archive, found {error}; download it again") from None
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{archive}: expected each member once, found {twice[0]} twice")
     for name in names:
         path = PurePosixPath(name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageSequence
+from PIL.PngImagePlugin import PngInfo
 
 from raw_data.files import UNREADABLE, RawFile
 from utils import InputError
@@ -62,8 +63,10 @@ def to_volume(case_id: str, file: RawFile, pages: list[np.ndarray]) -> np.ndarra
     return np.ascontiguousarray(np.stack([page[::-1].T for page in pages], axis=-1))
 
 
-def write_image(path: Path, volume: np.ndarray) -> None:
-    """Write (X, Y, Z) uint8 as a grey image, one page per slice."""
+def write_image(path: Path, volume: np.ndarray, *, description: str) -> None:
+    """Write (X, Y, Z) uint8 as a grey image, one page per slice, with a ``description`` among its first bytes."""
     pages = [Image.fromarray(np.ascontiguousarray(page.T[::-1])) for page in np.moveaxis(volume, 2, 0)]
     several = {"save_all": True, "append_images": pages[1:]} if len(pages) > 1 else {}
-    pages[0].save(path, **several)
+    text = PngInfo()
+    text.add_text("Description", description)
+    pages[0].save(path, pnginfo=text, description=description, **several)   # the one is of PNG, the other of TIFF

@@ -89,7 +89,7 @@ class NnunetDataset(RawDataset):
         path = f"{folder}/{case_id}.json"
         try:
             z, y, x = map(float, json.loads(files[path].read())["spacing"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise InputError(f"{case_id}: expected its spacing in {path}, found none") from None
         if not 0 < min(x, y, z) <= max(x, y, z) < np.inf:
             raise InputError(f"{case_id}: expected a positive spacing, found {(z, y, x)} in {path}")

@@ -58,7 +58,7 @@ def read_description(files: Mapping[str, RawFile]) -> tuple[str, Description]:
     file = files[paths[0]]
     try:
         content = json.loads(file.read().decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: expected a readable JSON file, found {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{file}: expected a JSON object, found {type(content).__name__}")

@@ -7,6 +7,8 @@ import nibabel as nib
 import numpy as np
 
 from raw_data.files import UNREADABLE, RawFile
+from raw_data.limits import check_length
+from raw_data.orientation import check_orientation
 from utils import InputError
 
 # The headers of one real case differ by up to 2e-5 mm between its files.
@@ -31,6 +33,7 @@ def read_volumes(
     case_id: str, files: Sequence[RawFile], axes: Sequence[int] = XYZ
 ) -> tuple[list[np.ndarray], Spacing]:
     """The voxels (X, Y, Z) float32 of files on one grid, and its spacing in mm; ``axes`` as ``read_nifti``."""
+    check_orientation(case_id, files, with_origin=True)
     volumes: list[np.ndarray] = []
     for file in files:
         voxels, zooms = read_nifti(case_id, file, axes)
@@ -65,6 +68,7 @@ def read_nifti(case_id: str, file: RawFile, axes: Sequence[int] = XYZ) -> tuple[
     content = file.read()
     if len(content) < 348:
         raise InputError(f"{case_id}: expected a whole NIfTI file, found {len(content)} bytes in {file}")
+    check_length(case_id, content, str(file))
     try:
         # Unchecked, because nibabel's check makes 1 mm of a spacing of 0.
         zooms = tuple(round(float(zoom), 6) for zoom in nib.Nifti1Header(content[:348], check=False)["pixdim"][1:4])

@@ -13,7 +13,7 @@ from reporting.run_settings import settings_note
 from reporting.runs import Run, first_run, runs_of_rows
 from reporting.statistics import PERMUTATIONS, RESAMPLES, bootstrap_interval, holm, permutation_test
 from reporting.table_formats import PrintedTable, Text, format_number
-from utils import InputError, write_rows
+from utils import InputError
 
 COLUMNS = (
     "row", "baseline", "class", "metric", "cases", "seeds", "baseline_seeds", "difference", "ci_low", "ci_high",
@@ -124,10 +124,9 @@ def write_comparison(
     if not any(runs for row, runs in found.items() if row != baseline):
         raise InputError(f"{results}: expected an evaluated run of a row beside {baseline}, found none")
     compared = compare_rows(found, metrics or LEVELS[protocol.level].metrics, protocol)
-    write_rows(results / f"{name}.csv", [csv_line(result) for result in compared], COLUMNS)
     header, body = printed_results(compared, first_run(found).length_unit)
     notes = [[Text(comparison_rule(found, compared, protocol))], [Text(EMPTY_RULE)], settings_note(found)]
-    return PrintedTable(header, body, notes).write(results, name)
+    return PrintedTable(header, body, notes).write(results, name, [csv_line(result) for result in compared], COLUMNS)
 
 
 def csv_line(result: PairedResult) -> dict:

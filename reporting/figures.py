@@ -14,13 +14,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from environment.writing import check_own, written_together
 from evaluation.metric_catalogue import CATALOGUE, LENGTH, Column
 from reporting.runs import Run, evaluated_runs, first_run
 from sliced_data.meta import Meta, part_files, read_meta
 from sliced_data.slices import PartFiles, read_slice
-from utils import InputError, atomic_path, read_json, read_rows
+from utils import InputError, read_json, read_rows
 
 STYLE = Path(__file__).resolve().parent / "paper.mplstyle"
+# What Matplotlib writes into the beginning of its files.
+SIGNS = {".png": b"Matplotlib version", ".pdf": b"%\xac\xdc \xab\xba"}
+
+
 @dataclass(frozen=True)
 class Panel:
     """A column of log.csv in the learning curves: which metric it is, of which part of the data."""
@@ -44,11 +49,13 @@ BOXES = (CATALOGUE["dsc"], CATALOGUE["hd95_mm"])
 
 def save(figure: Figure, results: Path, name: str) -> list[Path]:
     """Write NAME.png and NAME.pdf into ``results`` and close the figure."""
-    paths = [results / f"{name}.png", results / f"{name}.pdf"]
+    paths = [results / f"{name}{end}" for end in SIGNS]
     for path in paths:
-        with atomic_path(path) as temporary:
+        check_own(path, SIGNS[path.suffix])
+    with written_together() as place:
+        for path in paths:
             # No date inside: the same runs give the same bytes.
-            figure.savefig(temporary, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+            figure.savefig(place(path), metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
     plt.close(figure)
     return paths
 

@@ -1,6 +1,7 @@
 """The report page of finished runs: a folder with tables, curves and slices that a browser opens from the disk."""
 
 import contextlib
+import re
 import shutil
 import string
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,8 @@ from utils import InputError, exclusive, progress, read_json
 
 ASSETS = Path(__file__).resolve().parent / "page_assets"
 COPIED = ("report.css", "tables.js", "curves.js", "viewer.js")
+# All that a report consists of.
+WRITTEN = rf"index\.html|data\.js|{'|'.join(map(re.escape, COPIED))}|slices|slices/\d+\.js|slices/\d+-\d+-\d+\.png"
 
 
 def write_report(results: Path, rows: Sequence[str], *, seed: int | None = None, baseline: str = "gdl") -> Path:
@@ -57,8 +60,7 @@ def write_report(results: Path, rows: Sequence[str], *, seed: int | None = None,
 @contextlib.contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty sibling to fill; it takes the place of ``folder`` only if the block succeeds."""
-    if folder.exists() and not (folder / "index.html").exists():
-        raise InputError(f"{folder}: expected nothing or an older report, found a folder without an index.html")
+    check_report(folder)
     partial, old = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "old"))
     for left in (partial, old):
         shutil.rmtree(left, ignore_errors=True)
@@ -73,6 +75,18 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         if old.exists() and not folder.exists():
             old.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def check_report(folder: Path) -> None:
+    """``InputError`` unless ``folder`` is new, or a report with nothing of anyone else's in it."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder}: expected nothing or an older report, found a link or a file")
+    if folder.exists() and not (folder / "index.html").exists():
+        raise InputError(f"{folder}: expected nothing or an older report, found a folder without an index.html")
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not re.fullmatch(WRITTEN, name):
+            raise InputError(f"{folder}: expected nothing or an older report, found {name} in it; move it elsewhere")
 
 
 def runs_of_seed(results: Path, found: dict[str, list[Run]], seed: int | None) -> dict[str, Run]:

@@ -1,5 +1,6 @@
 """Evaluated runs in a folder of results, read and checked."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from evaluation.metric_catalogue import COLUMNS, LENGTH, MEASURED_WITH
 from published import published_rows
 from reporting.levels import LEVELS, SLICE, VOLUME
 from training.settings import settings_of_config
-from utils import InputError, read_json, read_rows
+from utils import InputError, check_file_name, read_json, read_rows
 
 # Those that every metrics.csv has had from the first.
 METRICS = ("dsc", "hd95_mm", "hd_mm")
@@ -66,6 +67,7 @@ class Run:
 def find_runs(results: Path, row: str, seeds: Sequence[int] | None = None) -> list[Run]:
     """The evaluated runs of a row, by seed, all or those of ``seeds``; ``InputError`` where their settings differ."""
     runs = [read_run(seed, folder) for seed, folder in finished_folders(results, row, seeds).items()]
+    check_distinct(runs)
     for run in runs[1:]:
         for name in sorted(run.settings.keys() | runs[0].settings.keys()):
             if name != "seed" and run.settings.get(name) != runs[0].settings.get(name):
@@ -76,13 +78,31 @@ def find_runs(results: Path, row: str, seeds: Sequence[int] | None = None) -> li
     return runs
 
 
+def check_distinct(runs: Sequence[Run]) -> None:
+    """``InputError`` where two runs are one: their training losses agree in every digit of every epoch."""
+    seen: dict[str, Run] = {}
+    for run in runs:
+        try:
+            losses = " ".join(row["train_loss"] for row in read_rows(run.folder / "log.csv", ("train_loss",)))
+        except InputError:
+            continue    # tables need no log; curves say what is wrong with it
+        if losses in seen:
+            raise InputError(f"{run.folder}: expected a run of its own, found that of {seen[losses].folder} once more")
+        seen[losses] = run
+
+
 def finished_folders(results: Path, row: str, seeds: Sequence[int] | None = None) -> dict[int, Path]:
     """seed -> folder of the evaluated runs of a row, in the order of the seeds."""
     folders = {}
-    for path in (results / row).glob("seed*/metrics.csv"):
+    for path in sorted((results / row).glob("seed*/metrics.csv")):
         number = re.fullmatch(r"seed(\d+)", path.parent.name)
-        if number and (not seeds or int(number.group(1)) in seeds):
-            folders[int(number.group(1))] = path.parent
+        if number is None:
+            continue
+        seed = int(number.group(1))
+        if path.parent.name != f"seed{seed}":
+            raise InputError(f"{path.parent}: expected the run of seed {seed} in seed{seed}, found {path.parent.name}")
+        if not seeds or seed in seeds:
+            folders[seed] = path.parent
     return dict(sorted(folders.items()))
 
 
@@ -105,13 +125,19 @@ def finished_rows(
 def read_run(seed: int, folder: Path) -> Run:
     path = folder / "config.json"
     config = read_json(path)
+    settings = settings_of_config(config, path).to_json()
+    if "seed" in config["settings"] and settings["seed"] != seed:
+        raise InputError(f"{path}: expected the run of seed {seed}, as its folder says, found seed {settings['seed']}")
     metrics = read_metrics(folder / VOLUME.file, ("n_ref", "n_pred"))
     slices = folder / SLICE.file
+    meta = config.get("meta", {})
+    if not isinstance(meta, dict):
+        raise InputError(f"{path}: expected the data set's meta.json in meta, found {type(meta).__name__}")
     return Run(
         seed=seed,
         folder=folder,
-        settings=settings_of_config(config, path).to_json(),
-        meta=config.get("meta", {}),
+        settings=settings,
+        meta=meta,
         metrics=metrics,
         metrics_2d=read_metrics(slices, ("n_slices",)) if slices.exists() else None,
     )
@@ -125,6 +151,13 @@ def read_metrics(path: Path, counts: tuple[str, ...]) -> pd.DataFrame:
             metrics[column] = values.astype(float)
         except ValueError as error:
             raise InputError(f"{path}: expected numbers in {column}, found {error}") from None
+    for case_id in metrics["case_id"].unique():
+        check_file_name(case_id, f"{path}: case_id")
+    for column in (*METRICS, *counts):
+        bad = metrics[~(metrics[column].abs() < math.inf) | (column == "n_slices") & (metrics[column] < 1)]
+        if len(bad):
+            found = f"{bad[column].iloc[0]:g} of {bad['case_id'].iloc[0]}"
+            raise InputError(f"{path}: expected finite numbers in {column}, slices in each volume, found {found}")
     twice = metrics[metrics.duplicated(["case_id", "class"])]
     if len(twice):
         raise InputError(f"{path}: expected one line per case and class, found {twice['case_id'].iloc[0]} twice")
@@ -178,6 +211,10 @@ def check_comparable(run: Run, first: Run) -> None:
                 f"{run.folder}: expected metrics of {name} {wanted or 'none'}, as {first.folder} has, found "
                 f"{found or 'none'}; evaluate one of them again"
             )
+    classes = set(first.class_names) ^ set(run.class_names)
+    if classes:
+        found = f"found {sorted(classes)[0]} in only one"
+        raise InputError(f"{run.folder}: expected the classes of {first.folder}, {found}")
     missing = set(first.metrics["case_id"]) ^ set(run.metrics["case_id"])
     if missing:
         raise InputError(f"{run.folder}: expected the cases of {first.folder}, found {sorted(missing)[0]} in only one")

@@ -1,10 +1,11 @@
 """Tables of text and their notes as Markdown and as LaTeX."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils import write_text
+from environment.writing import check_own, written_together
+from utils import write_rows, write_text
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ LATEX_CHARACTERS = str.maketrans({
     ">": r"$>$",
     "|": r"$|$",
 })
+# How the files of a table begin.
+SIGNS = {".csv": b"row,", ".md": b"| row", ".tex": b"% Compiles alone, and goes"}
 # Before \documentclass the file makes a document of itself; after it, in a paper, it is read as it is.
 LATEX_HEAD = r"""% Compiles alone, and goes into a paper that uses booktabs with \input{NAME}
 \makeatletter
@@ -50,11 +53,15 @@ class PrintedTable:
     body: Sequence[Sequence[Text]]
     notes: Sequence[Note]
 
-    def write(self, folder: Path, name: str) -> str:
-        """Write NAME.tex and NAME.md into ``folder``; returns the text of the .md."""
-        write_text(folder / f"{name}.tex", self.latex(name))
+    def write(self, folder: Path, name: str, lines: Sequence[Mapping], columns: Sequence[str]) -> str:
+        """Write NAME.tex and NAME.md into ``folder``, and ``lines`` as NAME.csv; returns the text of the .md."""
         text = self.markdown()
-        write_text(folder / f"{name}.md", text)
+        for end, sign in SIGNS.items():
+            check_own(folder / f"{name}{end}", sign)
+        with written_together() as place:
+            write_rows(place(folder / f"{name}.csv"), lines, columns)
+            write_text(place(folder / f"{name}.tex"), self.latex(name))
+            write_text(place(folder / f"{name}.md"), text)
         return text
 
     def markdown(self) -> str:

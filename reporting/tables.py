@@ -14,7 +14,6 @@ from reporting.levels import LEVELS, POOLED, POOLED_CASES, SLICE, Level
 from reporting.run_settings import settings_note
 from reporting.runs import METRICS, Run, first_run, runs_of_rows
 from reporting.table_formats import Note, PrintedTable, Text, format_number
-from utils import write_rows
 
 TABLE_METRICS = (*METRICS, HD_MIDL.key)
 TABLE_COLUMNS = (
@@ -146,12 +145,12 @@ def write_table(
     """Write NAME.csv, .md and .tex into ``results``; returns the text of the .md."""
     found = runs_of_rows(results, rows, seeds)
     summaries = summarise_rows(found, LEVELS[level])
-    write_rows(results / f"{name}.csv", [csv_line(summary) for summary in summaries], TABLE_COLUMNS)
     without = [row for row, runs in found.items() if not runs]
     notes: list[Note] = [[Text(f"No finished run of {', '.join(without)}.")]] if without else []
     notes += [settings_note(found), [Text(LEVELS[level].footnote)]]
     notes += [[Text(remark)] for remark in published_remarks(summaries)]
-    return printed_summaries(summaries, LEVELS[level], first_run(found).length_unit, notes).write(results, name)
+    table = printed_summaries(summaries, LEVELS[level], first_run(found).length_unit, notes)
+    return table.write(results, name, [csv_line(summary) for summary in summaries], TABLE_COLUMNS)
 
 
 def csv_line(summary: Summary) -> dict:

@@ -12,8 +12,9 @@ if [[ $# -ne 2 ]]; then
   exit 2
 fi
 dataset=$1
-read -ra alphas <<< "$2"
-read -ra strategies <<< "${STRATEGIES-increase rebalance}"
+# Up to the end of the text, not of its first line.
+read -rd '' -a alphas <<< "$2" || true
+read -rd '' -a strategies <<< "${STRATEGIES-increase rebalance}" || true
 
 rows=(gdl)
 for alpha in "${alphas[@]}"; do

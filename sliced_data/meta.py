@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sliced_data.checksums import read_checksums
 from sliced_data.slices import PartFiles, SlicedCase
-from utils import InputError, current_word, read_json, read_rows
+from utils import InputError, check_file_name, current_word, read_json, read_rows
 
 FORMAT = 1
+MAX_SLICES = 10_000     # of a case: their numbers have four digits
 PARTS = ("train", "val")
 KINDS = ("image", "label", "phi2d", "phi3d")
 # Facts that older data sets do not state, and what was true of them.
@@ -88,7 +90,7 @@ def fingerprint(meta: dict, cases: bytes) -> str:
     """
     described = {
         key: value for key, value in meta.items()
-        if key not in ("source", "versions") and (key not in DEFAULTS or value != DEFAULTS[key])
+        if key not in ("source", "versions", "checksums") and (key not in DEFAULTS or value != DEFAULTS[key])
     }
     if described.get("distance_map") == "authors":
         described["distance_map"] = "reference"
@@ -104,6 +106,7 @@ def check_cases(rows: list[dict[str, str]], path: Path) -> None:
     """``InputError`` where a case comes twice, or is in no part."""
     seen: set[str] = set()
     for row in rows:
+        check_file_name(row["case_id"], f"{path}: case_id")
         if row["split"] not in ("train", "val"):
             raise InputError(f"{path}: {row['case_id']}: expected the split train or val, found {row['split']}")
         if row["case_id"] in seen:
@@ -117,6 +120,8 @@ def parse_case(row: dict[str, str], columns: Sequence[str], path: Path) -> Slice
         n_slices, *spacing = int(row["n_slices"]), *(float(row[column]) for column in columns)
     except ValueError:
         raise InputError(f"{path}: {row['case_id']}: expected numbers in {expected}, found {row}") from None
+    if n_slices > MAX_SLICES:
+        raise InputError(f"{path}: {row['case_id']}: expected at most {MAX_SLICES} slices, found {n_slices}")
     if not all(0 < number < math.inf for number in (n_slices, *spacing)):
         raise InputError(f"{path}: {row['case_id']}: expected positive numbers in {expected}, found {row}")
     return SlicedCase(row["case_id"], row["split"], n_slices, (spacing[0], spacing[1], spacing[2]))
@@ -133,10 +138,17 @@ def part_files(meta: Meta, part: str, *, maps: str | None = None, convention: st
     names = tuple(f"{case.case_id}_{z:04d}" for case in cases for z in range(case.n_slices))
     if not names:
         raise InputError(f"{meta.root / 'cases.csv'}: expected cases for {part}, found none")
+    stated = meta.facts.get("slices")
+    if isinstance(stated, dict) and isinstance(stated.get(part), int) and len(names) < stated[part]:
+        raise InputError(
+            f"{meta.root / 'cases.csv'}: expected the {stated[part]} slices for {part} that meta.json has, found "
+            f"{len(names)}"
+        )
     grid = (meta.size, meta.size)
     stored = {"image": ((len(meta.modalities), *grid), np.dtype(np.float16)), "label": (grid, np.dtype(np.uint8))}
     if maps in ("phi2d", "phi3d") and convention in (None, meta.convention):
         stored[maps] = ((len(meta.class_names), *grid), np.dtype(np.float16))
+    sums = read_checksums(meta.root, meta.facts.get("checksums"))
     return PartFiles(
-        meta.root / part, cases, names, stored, maps, convention, len(meta.class_names), meta.has_ignored
+        meta.root / part, cases, names, stored, maps, convention, len(meta.class_names), meta.has_ignored, sums
     )

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from raw_data.volumes import IGNORED
+from sliced_data.checksums import check_sum
 from sliced_data.maps import region_wise_maps, signed_maps
-from utils import InputError
+from utils import InputError, open_file
 
 # What the name of a map ends in that is computed over the whole volume.
 IN_3D = "3d"
@@ -41,6 +42,7 @@ class PartFiles:
     convention: str | None          # of signed distances, where it is not that of the stored ones
     classes: int
     has_ignored: bool = False       # whether a label may have IGNORED voxels
+    sums: Mapping[str, str] | None = None   # part/kind/name.npy -> its values' checksum; None: written without
 
     @property
     def computed(self) -> tuple[tuple[int, ...], np.dtype] | None:
@@ -109,7 +111,7 @@ def read_slice(files: PartFiles, kind: str, index: int, out: np.ndarray) -> None
     """Read one .npy file into ``out`` (contiguous), checked against its shape and dtype and for its values."""
     path, header = files.path(kind, index), npy_header(out.shape, out.dtype)
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_file(path) as file:
             # np.load would read the same bytes into an array of its own; it reads files with other headers.
             whole = file.read(len(header)) == header and file.readinto(out) == out.nbytes
     except OSError as error:
@@ -124,15 +126,23 @@ def read_slice(files: PartFiles, kind: str, index: int, out: np.ndarray) -> None
     elif (out.view(np.uint16) & 0x7FFF).max() >= 0x7C00:
         # float16 with every bit of the exponent set; a tenth of np.isfinite's time.
         raise InputError(f"{path}: expected finite values, found NaN or infinity")
+    if files.sums is not None:
+        check_sum(files.sums, path, out)
 
 
 def load_other(path: Path, out: np.ndarray) -> None:
     """Read a file that does not begin as ``np.save`` writes it today, or say what is wrong with it."""
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: expected a readable slice, found {error}") from None
-    if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (out.shape, out.dtype):
-        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise InputError(f"{path}: expected {out.dtype} of shape {out.shape}, found {found}")
-    out[...] = array
+        with open_file(path) as file:
+            # Shape and dtype first: an array takes the memory that its header says.
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            if (shape, dtype) != (out.shape, out.dtype) and not dtype.hasobject:
+                raise InputError(f"{path}: expected {out.dtype} of shape {out.shape}, found {dtype} {shape}")
+            file.seek(0)
+            out[...] = np.lib.format.read_array(file, allow_pickle=False)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged header raises whatever Python's parser does
+        raise InputError(f"{path}: expected a readable slice, found {error or type(error).__name__}") from None

@@ -4,13 +4,15 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from environment.provenance import PACKAGES, package_version
+from sliced_data.checksums import SUMS, checksum
 from sliced_data.meta import FORMAT, KINDS, PARTS, spacing_columns
-from utils import exclusive, naming, write_json, write_rows
+from utils import exclusive, naming, write_json, write_rows, write_text
 
 
 @contextlib.contextmanager
@@ -44,9 +46,17 @@ def clear(folder: Path) -> None:
             path.unlink()
 
 
-def write_case(folder: Path, case_id: str, slices: Sequence[Mapping[str, np.ndarray]]) -> str:
-    """Write the slices of one case, each kind an array; returns a digest of their values."""
-    digest = hashlib.sha256()
+@dataclass(frozen=True)
+class CaseDigest:
+    """What tells that the slices of a case are as they were written: a digest of all values, a sum of each file's."""
+
+    values: str
+    sums: dict[str, str]    # part/kind/name.npy -> eight hexadecimal digits
+
+
+def write_case(folder: Path, case_id: str, slices: Sequence[Mapping[str, np.ndarray]]) -> CaseDigest:
+    """Write the slices of one case, each kind an array, below the folder of a part; returns their digest."""
+    digest, sums = hashlib.sha256(), {}
     for z, arrays in enumerate(slices):
         for kind in KINDS:
             array = np.ascontiguousarray(arrays[kind])
@@ -54,23 +64,27 @@ def write_case(folder: Path, case_id: str, slices: Sequence[Mapping[str, np.ndar
             with naming(path):
                 np.save(path, array)
             digest.update(array)
-    return digest.hexdigest()
+            sums[f"{folder.name}/{kind}/{path.name}"] = checksum(array)
+    return CaseDigest(digest.hexdigest(), sums)
 
 
 def write_description(folder: Path, rows: Sequence[Mapping], facts: Mapping) -> None:
     """cases.csv and meta.json; ``rows`` as cases.csv has them, spacings without a unit, with the cases' digests."""
     spacing = spacing_columns(facts["unit"])
     columns = ("case_id", "patient_id", "split", "n_slices", "n_lesion_slices", *spacing, "size_x", "size_y", "source")
-    lines = [
+    cases = [
         {**row, **{name: round(row[f"spacing_{axis}"], 6) for name, axis in zip(spacing, "xyz", strict=True)}}
         for row in rows
     ]
-    write_rows(folder / "cases.csv", [{name: line[name] for name in columns} for line in lines], columns)
-    content = hashlib.sha256("".join(row["digest"] for row in rows).encode()).hexdigest()
+    write_rows(folder / "cases.csv", [{name: line[name] for name in columns} for line in cases], columns)
+    content = hashlib.sha256("".join(row["digest"].values for row in rows).encode()).hexdigest()
+    lines = "".join(f"{value}  {name}\n" for row in rows for name, value in row["digest"].sums.items())
+    write_text(folder / SUMS, lines)
     write_json(folder / "meta.json", {
         "format": FORMAT,
         **facts,
         "slices": {part: sum(row["n_slices"] for row in rows if row["split"] == part) for part in PARTS},
         "content": content,
+        "checksums": hashlib.sha256(lines.encode()).hexdigest(),
         "versions": {name: package_version(name) for name in PACKAGES},
     })

@@ -11,6 +11,7 @@ from sliced_data.meta import read_meta
 from slicing.grid import Grid
 from utils import InputError
 
+MAX_SIZE = 4096     # pixels of a slice's side
 # Splits without a seed.
 FIXED_RULES = {"parity": "the parity of its patients' numbers", "alternate": "turns in the order of its cases"}
 
@@ -78,6 +79,8 @@ def check_flags(args: argparse.Namespace, raw: RawDataset) -> None:
     size = raw.recipe.size if args.size is None else args.size
     if size < 16 or size % 8:
         raise InputError(f"--size: expected a multiple of 8, at least 16, found {size}")
+    if size > MAX_SIZE:
+        raise InputError(f"--size: expected at most {MAX_SIZE}, found {size}")
     if args.max_share is not None and not 0 < args.max_share <= 1:
         raise InputError(f"--max-share: expected a share above 0, at most 1, found {args.max_share}")
     for flag, value, there in (

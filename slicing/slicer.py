@@ -1,5 +1,6 @@
 """Raw volumes -> 2D slices with 2D and 3D signed distance maps (Kervadec et al. 2021, 3.3 and 3.5)."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ import numpy as np
 import torch
 
 from raw_data.dataset import Case
+from raw_data.files import list_files
+from raw_data.skipped import describe_skipped, skipped_folders
 from raw_data.volumes import IGNORED, Volume
 from sliced_data.maps import signed_maps
 from sliced_data.writing import new_folder, write_case, write_description
@@ -85,9 +88,10 @@ def slice_dataset(options: Options, dest: Path, *, jobs: int) -> str:
 
     ``InputError`` where ``dest`` exists, and leaves nothing behind where it fails.
     """
-    if dest.exists():
+    if os.path.lexists(dest):
         raise InputError(f"{dest}: expected a new folder, found it there already; remove it to slice again")
     found = options.raw.find_cases(options.source)
+    skipped = skipped_folders(list_files(options.source), found, options.raw.endings)
     cases = select(found, options)
     split, rule = choose_split(cases, options)
     used = [case for case in cases if case.case_id in split]
@@ -106,6 +110,7 @@ def slice_dataset(options: Options, dest: Path, *, jobs: int) -> str:
     counted = ", ".join((
         f"{sum(row['n_slices'] for row in rows)} slices", *(f"{n} cases for {part}" for part, n in counts),
         *(f"{n} cases {why}" for n, why in left_out if n),
+        *filter(None, [describe_skipped(skipped, options.raw.layout)]),
     ))
     return "\n".join((counted, *describe_cases(options.raw, used, rows)))
 

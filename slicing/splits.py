@@ -10,7 +10,7 @@ from pathlib import Path
 from raw_data.dataset import Case
 from slicing.options import Options
 from slicing.selection import group_images, warn_of_same_images
-from utils import InputError
+from utils import InputError, read_text
 
 
 def split_by_scan(case_ids: Sequence[str], n_val: int, seed: int) -> set[str]:
@@ -64,7 +64,7 @@ def read_split(path: Path) -> dict[str, list[str]]:
     if path.suffix == ".json":
         return read_folds(path)[0]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected a readable split file, found {error}") from None
     if path.suffix == ".csv":
@@ -79,8 +79,8 @@ def read_split(path: Path) -> dict[str, list[str]]:
 def read_folds(path: Path) -> list[dict]:
     """The folds of a JSON file; ``InputError`` where it is damaged or has none."""
     try:
-        folds = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        folds = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected a readable JSON file, found {error}") from None
     folds = folds if isinstance(folds, list) else [folds]
     if not folds or not isinstance(folds[0], dict):

@@ -309,16 +309,31 @@ def replace_text(path, old, new):
     path.write_text(path.read_text().replace(old, new, 1))
 
 
+def of_earlier_version(run):
+    """Its checkpoints do not say which settings they are of."""
+    for path in run.glob("*.pt"):
+        state = torch.load(path, weights_only=True)
+        del state["fingerprint"]
+        torch.save(state, path)
+    return run
+
+
 RUNS = {
     "no run": (lambda run: shutil.rmtree(run), "config.json: expected a readable JSON file"),
     "no checkpoint": (lambda run: (run / "best.pt").unlink(), "best.pt: expected a checkpoint, found nothing"),
     "checkpoint truncated": (lambda run: truncate(run / "best.pt"), "best.pt: expected a whole checkpoint"),
-    "other width": (
+    "other settings": (
         lambda run: replace_text(run / "config.json", '"width": 16', '"width": 32'),
+        "best.pt: expected a checkpoint of this run",
+    ),
+    "other width": (
+        lambda run: replace_text(of_earlier_version(run) / "config.json", '"width": 16', '"width": 32'),
         "expected the weights",
     ),
     "other data": (
-        lambda run: replace_text(run / "config.json", '"data_fingerprint": "', '"data_fingerprint": "0'),
+        lambda run: replace_text(
+            of_earlier_version(run) / "config.json", '"data_fingerprint": "', '"data_fingerprint": "0'
+        ),
         "found another",
     ),
     "no settings": (lambda run: (run / "config.json").write_text("{}"), "expected the settings of a run"),

@@ -12,13 +12,16 @@ from torch import nn
 
 import preprocess
 import train
+from environment.writing import MARK, check_own
 from evaluation import prediction
-from evaluation.outputs import read_template, save_mask, save_probabilities
+from evaluation.outputs import Template, read_template, save_mask, save_probabilities
 from evaluation.scans import find_scans
 from raw_data import DATASETS
 from raw_data.dataset import Case
 from raw_data.files import RawFile
+from raw_data.images import read_image
 from slicing.grid import Grid
+from utils import InputError
 
 BUSI = DATASETS["busi"]
 
@@ -91,6 +94,36 @@ def test_more_classes_keep_their_numbers(tmp_path):
     probs = np.random.default_rng(0).random((6, 4, 1, 3), np.float32)
     save_probabilities(tmp_path / "soft.npy", probs, template)
     assert np.array_equal(np.load(tmp_path / "soft.npy"), np.rot90(probs[:, :, 0, 1:]))
+
+
+def test_predict_replaces_only_images_of_its_own(busi_run, tmp_path, monkeypatch, capsys):
+    folder = busi_run / "raw" / "Dataset_BUSI_with_GT" / "benign"
+    command = ("predict", busi_run / "run", "--case", folder / "benign (1).png", "--device", "cpu", "--out")
+    mask, soft, grey, mine = (tmp_path / name for name in ("mask.png", "soft.npy", "soft.png", "mine.npy"))
+    for _ in range(2):
+        for probabilities in (soft, grey):
+            outputs = (mask, "--probabilities", probabilities)
+            assert call(evaluate, *command, *outputs, monkeypatch=monkeypatch) == 0
+    np.save(mine, np.load(soft))
+    picture = shutil.copy(folder / "benign (1)_mask.png", tmp_path / "mine.png")
+    before = mine.read_bytes(), picture.read_bytes()
+    capsys.readouterr()
+    for outputs in ((mask, "--probabilities", mine), (picture,)):
+        assert call(evaluate, *command, *outputs, monkeypatch=monkeypatch) == 2
+        assert "mine." in (error := capsys.readouterr().err) and "that was made here before" in error
+    assert (mine.read_bytes(), picture.read_bytes()) == before
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+def test_a_large_tiff_is_known_as_its_own(tmp_path, pages):
+    template = Template((".tif",), (300, 200, pages), (0, 1, 2))
+    classes = np.random.default_rng(0).integers(0, 3, template.shape, np.uint8)
+    save_mask(tmp_path / "mask.tif", classes, template, 3)
+    check_own(tmp_path / "mask.tif", MARK)
+    assert np.array_equal(read_image("a", RawFile(tmp_path / "mask.tif")), classes)
+    Image.fromarray(classes[..., 0]).save(tmp_path / "mine.tif")
+    with pytest.raises(InputError, match=r"mine\.tif: expected nothing or a file that was made here before"):
+        check_own(tmp_path / "mine.tif", MARK)
 
 
 @pytest.mark.parametrize(

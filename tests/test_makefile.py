@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -263,3 +264,80 @@ def test_variants_live_side_by_side(project):
     text = make(project, "-n", "isles-gdl", "DATA=other/data", "RESULTS=other/results", "RAW=raw/isles").stdout
     assert "--dest other/data/isles" in text and "--out other/results/isles/gdl/seed0" in text
     assert " data/" not in text and " results/" not in text
+
+
+def start_make(project, *arguments):
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
+    return subprocess.Popen(
+        ["make", *arguments], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=inherited,
+    )
+
+
+def slow_python(project, tmp_path, product):
+    """VENV whose python does nothing but make the file ``product`` and wait, as between a command's end and make's."""
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nmkdir -p "$(dirname "{product}")"; touch "{product}"; exec sleep 30\n')
+    python.chmod(0o755)
+    (tmp_path / "venv" / ".ready").touch()
+    return f"VENV={tmp_path / 'venv'}"
+
+
+@pytest.mark.parametrize("product", ["data/isles/meta.json", "results/isles/gdl/seed0/metrics.csv"])
+def test_a_stopped_make_deletes_nothing_that_is_whole(project, tmp_path, product):
+    folders = [f"DATA={tmp_path / 'data'}", f"RESULTS={tmp_path / 'results'}", "RAW=raw/isles", "SEEDS=0"]
+    whole = tmp_path / product
+    if whole.name == "metrics.csv":
+        (tmp_path / "data" / "isles").mkdir(parents=True)
+        (tmp_path / "data" / "isles" / "meta.json").touch()
+        arguments = ["isles-gdl", "--old-file", str(tmp_path / "data" / "isles" / "meta.json")]
+    else:
+        arguments = ["isles-data"]
+    process = start_make(project, *arguments, *folders, slow_python(project, tmp_path, whole))
+    deadline = time.monotonic() + 30
+    while not whole.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.1)
+    process.terminate()
+    error = process.communicate(timeout=30)[1]
+    assert process.returncode != 0 and "Terminated" in error, error
+    assert whole.exists() and "Deleting" not in error, error
+
+
+@pytest.mark.slow
+def test_two_makes_at_once_make_one_phantom(project, tmp_path):
+    folder = f"DATA={tmp_path / 'data'}"
+    goal = str(tmp_path / "data" / "raw" / "isles-demo")
+    both = [start_make(project, goal, folder) for _ in range(2)]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert os.listdir(tmp_path / "data" / "raw") == ["isles-demo"]
+    assert os.listdir(goal) == ["ISLES2018_Training.zip"]
+
+
+def test_clean_leaves_a_demo_that_is_not_the_projects(project):
+    mine = project / "data" / "my-demo" / "keep.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    (project / "data" / "raw" / "isles-demo").mkdir(parents=True, exist_ok=True)
+    assert make(project, "clean").returncode == 0
+    assert mine.exists() and not (project / "data" / "raw" / "isles-demo").exists()
+    shutil.rmtree(mine.parent)
+
+
+def test_a_sweep_takes_values_on_several_lines(project, tmp_path):
+    """A make that only says what it was asked for."""
+    shim = tmp_path / "make"
+    shim.write_text('#!/bin/sh\necho "$@" >&2\nexit 3\n')
+    shim.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "STRATEGIES": "increase\nrebalance"}
+    command = ["scripts/sweep_alpha.sh", "isles", "0.1\n0.2  0.3\n"]
+    asked = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
+    rows = [f"isles-gdl-boundary-constant-0.{n}" for n in (1, 2, 3)]
+    for goal in (*rows, "isles-gdl-boundary-increase", "isles-gdl-boundary", "ALPHAS=0.1 0.2 0.3"):
+        assert goal in asked.stderr, asked.stderr
+    refused = subprocess.run(
+        ["scripts/sweep_alpha.sh", "isles", "0.1\nhigh"], cwd=project, capture_output=True, text=True
+    )
+    assert refused.returncode == 2 and "found high" in refused.stderr

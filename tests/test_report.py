@@ -206,6 +206,12 @@ def change(path, old, new):
     path.write_text(path.read_text().replace(old, new))
 
 
+def other_seed(run, name):
+    """The run, as if it had had another seed."""
+    change(run / "config.json", '"seed": 1', f'"seed": {name[4:]}')
+    run.rename(run.with_name(name))
+
+
 def predictions(results):
     return results.glob("shifted/seed1/predictions/*")
 
@@ -228,7 +234,7 @@ def save_prediction(results, volume):
         (lambda r: change(config_of(r), '"data": "', '"data": "/no'), (), "expected a sliced data set, found nothing"),
         (lambda r: change(config_of(r), '"data": ', '"data": 1, "x": '), (), "of a data set in data, found 1"),
         (lambda r: None, ("--seed", "0"), "shifted: expected an evaluated run of seed 0, found none"),
-        (lambda r: (r / "gdl" / "seed1").rename(r / "gdl" / "seed7"), (), "a run, found gdl: 0, 7; shifted: 1"),
+        (lambda r: other_seed(r / "gdl" / "seed1", "seed7"), (), "a run, found gdl: 0, 7; shifted: 1"),
         (lambda r: (r / "report" / "index.html").unlink(), (), "report: expected nothing or an older report"),
     ],
 )
@@ -392,6 +398,7 @@ def test_the_page_does_not_scroll_sideways(opened, width):
 def test_several_classes_have_a_colour_and_a_line_of_numbers_each(browser, data, tmp_path):
     moved = shutil.copytree(data, tmp_path / "data")
     meta = json.loads((moved / "meta.json").read_text())
+    del meta["checksums"]
     (moved / "meta.json").write_text(json.dumps({**meta, "class_names": ["background", "core", "rim"]}))
     for path in (moved / "val" / "label").iterdir():
         label = np.load(path)
@@ -427,6 +434,7 @@ def test_hostile_names_and_values_are_text(browser, data, tmp_path):
     quoted = '"' + hostile_case.replace('"', '""') + '"'
     (moved / "cases.csv").write_text(text.replace(f"\n{case_id},", f"\n{quoted},"))
     meta = json.loads((moved / "meta.json").read_text())
+    del meta["checksums"]
     meta |= {"modalities": [HOSTILE, *meta["modalities"][1:]], "class_names": ["background", HOSTILE]}
     (moved / "meta.json").write_text(json.dumps(meta))
     metrics = [(name, 0.5, 1.0, 2.0, 36, 36, 1) for name in cases_of(moved)]

@@ -1,4 +1,5 @@
 """Slices read from the disk at every step: the same batches, in bounded memory, and damage is named in time."""
+import json
 import os
 import shutil
 import subprocess
@@ -212,7 +213,9 @@ sys.exit(utils.run_command(train.main))
 def enlarge(sliced, data, *, slices: int) -> None:
     """A data set of 256 x 256 with ``slices`` slices a training case; links, so that it fills little on the disk."""
     shutil.copytree(sliced, data)
-    (data / "meta.json").write_text((data / "meta.json").read_text().replace('"size": 32', '"size": 256'))
+    meta = json.loads((data / "meta.json").read_text()) | {"size": 256}
+    del meta["slices"], meta["checksums"]
+    (data / "meta.json").write_text(json.dumps(meta))
     header, *rows = (data / "cases.csv").read_text().splitlines()
     lines, rng = [header], np.random.default_rng(0)
     for row in rows:

@@ -22,6 +22,7 @@ from sliced_data.meta import read_meta
 from sliced_data.slices import SlicedCase
 from training import lr_rules
 from training.epoch_totals import slice_dsc
+from training.run_folder import read_settings
 from training.settings import PAPER
 from training.trainer import LOG_COLUMNS, Trainer
 from utils import InputError, StoppedError
@@ -351,6 +352,7 @@ def test_a_longer_run_says_so_and_keeps_files_that_are_not_its_own(sliced, tmp_p
 def test_going_on_keeps_the_optimiser_of_the_device(sliced, tmp_path):
     run(sliced, tmp_path / "run", "--epochs", "1")
     trainer = small_trainer(sliced)
+    trainer.settings = read_settings(tmp_path / "run")
     trainer.optimiser.defaults["fused"] = True  # as on CUDA; the run was saved without
     trainer.restore(tmp_path / "run" / "last.pt")
     assert all(group["fused"] for group in trainer.optimiser.param_groups)

@@ -1,6 +1,7 @@
 """Checkpoints: seeds, the state of every random generator, and files that a kill leaves whole."""
 
 import random
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import InputError, atomic_path
+from utils import InputError, atomic_path, open_file
 
 
 def seed_everything(seed: int) -> None:
@@ -31,12 +32,32 @@ def save_checkpoint(path: Path, state: Mapping) -> None:
             raise OSError(f"is the disk full? ({str(error).splitlines()[0]})") from None
 
 
-def load_checkpoint(path: Path, device: torch.device) -> dict:
-    """The state in a checkpoint, its tensors on ``device``; ``InputError`` where it is missing or damaged."""
+def load_checkpoint(path: Path, device: torch.device, fingerprint: str | None = None) -> dict:
+    """The state in a checkpoint, its tensors on ``device``.
+
+    ``InputError`` where it is missing or damaged, or is of a run of other settings than those of ``fingerprint``
+    (checkpoints of earlier versions do not say of which they are).
+    """
     if not path.exists():
         raise InputError(f"{path}: expected a checkpoint, found nothing; train the run first")
+    state = read_checkpoint(path, device)
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: expected a whole checkpoint, found {type(state).__name__}")
+    if fingerprint is not None and state.get("fingerprint", fingerprint) != fingerprint:
+        raise InputError(f"{path}: expected a checkpoint of this run, found one of a run of other settings or data")
+    return state
+
+
+def read_checkpoint(path: Path, device: torch.device) -> object:
+    """What a file holds, once the sums of all its parts are right, which torch does not look at."""
     try:
+        with open_file(path) as file, zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise InputError(f"{path}: expected a whole checkpoint, found {damaged} damaged")
         return torch.load(path, map_location=device, weights_only=True)
+    except InputError:
+        raise
     except (torch.OutOfMemoryError, MemoryError):
         raise  # no fault of the file
     except Exception as error:  # torch raises a dozen kinds for a damaged file

@@ -32,6 +32,8 @@ CHOICES = {
     "precision": ("auto", "bf16", "fp32"),
 }
 MINIMA = {"epochs": 1, "batch_size": 1, "seed": 0}
+# Beyond what anybody trains with; a number that no tensor can hold ends in a library's own words.
+MAXIMA = {"epochs": 10**6, "batch_size": 2**16, "width": 2**12, "lr": 1e30, "weight_decay": 1e30, "gradient_clip": 1e30}
 
 
 def check_settings(settings: Settings) -> Settings:
@@ -43,6 +45,10 @@ def check_settings(settings: Settings) -> Settings:
     for name, low in MINIMA.items():
         if getattr(settings, name) < low:
             raise InputError(f"{flag(name)}: expected at least {low}, found {getattr(settings, name)}")
+    for name, high in MAXIMA.items():
+        value = getattr(settings, name)
+        if value is not None and high < value < math.inf:
+            raise InputError(f"{flag(name)}: expected at most {high}, found {value}")
     check_network(settings)
     if settings.seed >= 2**32:
         raise InputError(f"--seed: expected less than 2^32, found {settings.seed}")

@@ -1,11 +1,14 @@
 """A run's folder: whether it holds the run that was asked for, and what a session writes into it first."""
 
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from environment.provenance import provenance
+from environment.writing import written_together
 from training.settings import Settings, first_difference, flag, settings_of_config
 from utils import InputError, leftovers, read_json, read_rows, write_json
 
@@ -18,8 +21,9 @@ def read_settings(out: Path) -> Settings:
 
 def holds_run(out: Path) -> bool:
     """Whether ``out`` holds a run; ``InputError`` where it holds anything else."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: expected a new folder or a run, found a file")
+    if not out.is_dir() and os.path.lexists(out):
+        found = "a link to nothing" if out.is_symlink() else "a file"
+        raise InputError(f"{out}: expected a new folder or a run, found {found}")
     # A kill may have left an unfinished write.
     if not out.exists() or not set(out.iterdir()) - set(leftovers(out)):
         return False
@@ -30,6 +34,7 @@ def holds_run(out: Path) -> bool:
 
 def check_run_folder(out: Path, settings: Settings, *, resume: bool) -> bool:
     """True where there is a run to resume; ``InputError`` where it has other settings or was not asked for."""
+    check_seed(out, settings.seed)
     if not holds_run(out):
         return False
     found = read_settings(out)
@@ -46,6 +51,12 @@ def check_run_folder(out: Path, settings: Settings, *, resume: bool) -> bool:
     return (out / "last.pt").exists()
 
 
+def check_seed(out: Path, seed: int) -> None:
+    """``InputError`` where a folder's name says another seed than its run has: tables know runs by their folders."""
+    if re.fullmatch(r"seed\d+", out.name) and out.name != f"seed{seed}":
+        raise InputError(f"{out}: expected a folder named seed{seed} for --seed {seed}, found {out.name}")
+
+
 def can_train_longer(settings: Settings, found: Settings) -> bool:
     """Whether only more epochs were asked for; not where schedule or learning rate are spread over all of them."""
     return not settings.is_spread and settings.epochs > found.epochs
@@ -53,6 +64,7 @@ def can_train_longer(settings: Settings, found: Settings) -> bool:
 
 def check_finished(out: Path, settings: Settings) -> None:
     """``InputError`` unless ``out`` holds a finished run of exactly these settings; nothing is written."""
+    check_seed(out, settings.seed)
     if not holds_run(out):
         raise InputError(f"{out}: expected a finished run, found none")
     found = read_settings(out)
@@ -73,13 +85,25 @@ def check_finished(out: Path, settings: Settings) -> None:
 
 
 def begin_session(out: Path, settings: Settings, data: Path, device: torch.device) -> None:
-    """Write what this process is about to do; metrics of fewer epochs would no longer be true."""
-    for name in ("metrics.csv", "metrics_2d.csv"):
-        (out / name).unlink(missing_ok=True)
-    meta = read_json(data / "meta.json")
-    write_json(out / "config.json", {"settings": settings.to_json(), "data": str(data), "meta": meta})
+    """Write what this process is about to do; metrics of fewer epochs would no longer be true.
+
+    All is read before anything changes, and both files are whole before the metrics go.
+    """
+    config = {"settings": settings.to_json(), "data": str(data), "meta": read_json(data / "meta.json")}
     environment = provenance(device)
     if (out / "env.json").exists():
-        former = read_json(out / "env.json")
-        environment["earlier_sessions"] = [*former.pop("earlier_sessions", []), former]
-    write_json(out / "env.json", environment)
+        environment["earlier_sessions"] = former_sessions(out / "env.json")
+    with written_together() as place:
+        write_json(place(out / "env.json"), environment)
+        write_json(place(out / "config.json"), config)
+        for name in ("metrics.csv", "metrics_2d.csv"):
+            (out / name).unlink(missing_ok=True)
+
+
+def former_sessions(path: Path) -> list[dict]:
+    """What env.json says of the session before this one and of those before it."""
+    former = read_json(path)
+    earlier = former.pop("earlier_sessions", [])
+    if not isinstance(earlier, list):
+        raise InputError(f"{path}: expected a list of earlier_sessions, found {type(earlier).__name__}")
+    return [*earlier, former]

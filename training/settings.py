@@ -1,5 +1,7 @@
 """Settings: what defines a run, and what only says where and how it is carried out."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -70,6 +72,16 @@ class Settings:
         """Whether schedule or learning rate are spread over all epochs, so that more epochs are another run."""
         schedule_is = self.alpha_epochs is None and "epochs" in {field.name for field in fields(self.schedule())}
         return self.lr_rule in SPREAD_RULES or schedule_is
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what makes two runs different, but for the epochs, since a run may be trained longer.
+
+        Of the settings that are not the defaults, so that one that is added later changes none.
+        """
+        defaults = {field.name: field.default for field in fields(self)}
+        chosen = {name: value for name, value in asdict(self).items() if value != defaults[name] and name != "epochs"}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

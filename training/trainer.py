@@ -83,6 +83,9 @@ class Trainer:
         """
         epochs, slices, done = self.settings.epochs, len(self.train), len(self.log)
         write_rows(out / "log.csv", self.log, self.log_columns)
+        if self.log and not self.totals.n_steps and self.is_best():
+            # The kill may have come between last.pt and best.pt.
+            self.save_best(out)
         seen = done * slices + self.totals.n_slices
         name = f"{out.parent.name} {out.name}"
         with self.stop, progress(total=epochs * slices, initial=seen, unit="slice", desc=name) as bar:
@@ -262,7 +265,7 @@ class Trainer:
 
     def restore(self, path: Path) -> None:
         """Continue from ``last.pt``: the end of an epoch, or a step in the middle of one."""
-        state = load_checkpoint(path, self.device)
+        state = load_checkpoint(path, self.device, self.settings.fingerprint)
         try:
             # Whether Adam is fused belongs to the device, not to the run that may have come from another.
             for group in state["optimiser"]["param_groups"]:
@@ -279,9 +282,6 @@ class Trainer:
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             found = type(error).__name__
             raise InputError(f"{path}: expected the state of this run, found another ({found})") from None
-        if not self.totals.n_steps and self.is_best():
-            # The kill may have come between last.pt and best.pt.
-            self.save_best(path.parent)
 
     def save_and_stop(self, epoch: int, out: Path) -> None:
         """Save the epoch under way, so that only the rest of it is left to do; raises ``KeyboardInterrupt``."""
@@ -305,7 +305,8 @@ class Trainer:
 
     def save_best(self, out: Path) -> None:
         row = self.log[-1]
-        save_checkpoint(out / "best.pt", {"model": self.network.state_dict(), "epoch": row["epoch"], "log": row})
+        state = {"model": self.network.state_dict(), "epoch": row["epoch"], "log": row}
+        save_checkpoint(out / "best.pt", {**state, "fingerprint": self.settings.fingerprint})
 
     def save_state(self, epoch: int, out: Path) -> None:
         """Write last.pt, from which a run resumes: ``epoch`` is the one that ended last or is under way."""
@@ -317,6 +318,7 @@ class Trainer:
             "log": self.log,
             "so_far": self.totals.state(),
             "random": random_states(),
+            "fingerprint": self.settings.fingerprint,
         })
 
 

@@ -1,0 +1,73 @@
+"""Outputs that appear together: each is written beside its name, and all get their names when the last is whole."""
+
+import contextlib
+import gzip
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from utils import InputError, naming, open_file
+
+# Written into each mask of a new scan (at the end of a .npy): only a file that has it is replaced by another.
+MARK = b"boundary-loss"
+
+
+@contextlib.contextmanager
+def written_together() -> Iterator[Callable[[Path], Path]]:
+    """Yield a function that takes the path of a file to be and returns the temporary sibling to write.
+
+    After the block the files get their names, in the order in which they were asked for. Where the block fails, what
+    was there stays, and what was written and made for it is removed. ``OSError`` names the file to be.
+    """
+    files: dict[Path, Path] = {}
+    folders: list[Path] = []
+
+    def place(path: Path) -> Path:
+        folders.extend(parent for parent in path.parents if not parent.exists())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files[path] = path.with_name(f"{prefix}{path.name}")
+        return files[path]
+
+    prefix = f".{os.getpid()}."
+    try:
+        yield place
+        for path, new in files.items():
+            with naming(path), new.open("rb") as file:
+                os.fsync(file.fileno())
+        for path, new in files.items():
+            new.replace(path)
+    except BaseException as error:
+        for new in files.values():
+            new.unlink(missing_ok=True)
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise OSError(str(error).replace(prefix, "")) from None
+        raise
+
+
+def check_own(path: Path, sign: bytes) -> None:
+    """``InputError`` unless ``path`` is new, or a file that has the project's sign in its ``signed_part``."""
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink() or not path.is_file() or sign not in signed_part(path):
+        raise InputError(
+            f"{path}: expected nothing or a file that was made here before, found another; choose another name or "
+            "remove it"
+        )
+
+
+def signed_part(path: Path) -> bytes:
+    """The first 4 KiB, gunzipped where they are gzipped, or the end of a .npy; nothing where they are damaged."""
+    try:
+        with open_file(path) as file:
+            if path.suffix == ".npy":
+                file.seek(-len(MARK), os.SEEK_END)
+            if path.suffix == ".gz":
+                with gzip.open(file) as packed:
+                    return packed.read(4096)
+            return file.read(4096)
+    except (OSError, EOFError, zlib.error):
+        return b""

@@ -1,0 +1,64 @@
+"""How large a raw file may be: held against its header, and its own length, before memory is taken for it."""
+
+import gzip
+import io
+
+import nibabel as nib
+import numpy as np
+
+from utils import InputError
+
+MAX_VOXELS = 2**29                  # of a volume: 512 x 512 x 2048, 2 GiB as float32
+MAX_OTHER_BYTES = 2**28             # of a file that is no NIfTI: sidecars, images
+SLACK = 2**20                       # bytes that may follow the voxels
+HEADER = 348
+CHUNK = 2**20
+
+
+def read_limited(file: io.BufferedIOBase, name: str) -> bytes:
+    """All of an open file that can ``peek``, gunzipped; no more memory than its header says and the limits allow.
+
+    ``InputError`` (``name`` names the file) where it is larger.
+    """
+    file = gunzipped(file)
+    content = io.BytesIO()
+    content.write(file.read(HEADER))
+    claimed = nifti_length(content.getvalue(), name)
+    limit = MAX_OTHER_BYTES if claimed is None else claimed + SLACK
+    while part := file.read(CHUNK):
+        content.write(part)
+        if content.tell() > limit:
+            words = f"{limit} bytes" if claimed is None else f"the {claimed} bytes of its header"
+            raise InputError(f"{name}: expected at most {words}, found more")
+    return content.getvalue()
+
+
+def gunzipped(file: io.BufferedIOBase) -> io.BufferedIOBase:
+    """The file as it is read without gzip, which its first bytes show."""
+    return gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+
+
+def nifti_length(header: bytes, name: str) -> int | None:
+    """Bytes that a NIfTI-1 file has by its header; None where it is none. ``InputError`` where it has too many."""
+    if len(header) < HEADER or header[:4] not in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c"):
+        return None
+    described = nib.Nifti1Header(header[:HEADER], check=False)
+    dimensions = np.clip(described["dim"].astype(int), 0, None)
+    voxels = 1
+    for length in dimensions[1 : 1 + min(dimensions[0], 7)]:
+        voxels *= int(length)
+    if voxels > MAX_VOXELS:
+        raise InputError(f"{name}: expected at most {MAX_VOXELS} voxels, found a header of {voxels}")
+    try:
+        size = described.get_data_dtype().itemsize
+    except nib.spatialimages.HeaderDataError:
+        return None
+    offset = float(described["vox_offset"])
+    return voxels * size + (int(offset) if 352 <= offset < 2**24 else 352)
+
+
+def check_length(case_id: str, content: bytes, name: str) -> None:
+    """``InputError`` where a NIfTI file is shorter than its header says."""
+    claimed = nifti_length(content[:HEADER], name)
+    if claimed is not None and len(content) < claimed:
+        raise InputError(f"{case_id}: expected a whole NIfTI file of {claimed} bytes, found {len(content)} in {name}")

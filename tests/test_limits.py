@@ -1,0 +1,105 @@
+"""Numbers beyond what anything can hold, and files of the wrong kind: one line, exit code 2."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+from commands import evaluate
+from raw_files import call
+from result_folders import case, write_run
+from training_runs import SMALL
+
+import preprocess
+import train
+from environment import provenance
+from reporting.runs import runs_of_rows
+from utils import InputError, read_json
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--batch-size", "100000000000000000000"), ("--lr", "1e38"), ("--width", "1000000"), ("--epochs", "10000000"),
+     ("--weight-decay", "1e38"), ("--gradient-clip", "1e38")],
+)
+def test_numbers_beyond_any_run(sliced, tmp_path, monkeypatch, capsys, flag, value):
+    arguments = ("--data", sliced, "--out", tmp_path / "run", *SMALL, flag, value)
+    assert call(train, *arguments, monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert f"{flag}: expected at most" in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_slices_beyond_any_memory(tmp_path, monkeypatch, capsys):
+    arguments = ("isles", "--source", tmp_path, "--dest", tmp_path / "d", "--size", "100000")
+    assert call(preprocess, *arguments, monkeypatch=monkeypatch) == 2
+    assert "--size: expected at most 4096, found 100000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"), [(("curves", "--rows", "gdl"), "--smooth"), (("figures",), "--smooth"),
+                          (("compare", "--rows", "gdl", "gdl-boundary", "--name", "t"), "--permutations")]
+)
+def test_numbers_beyond_any_table(results, monkeypatch, capsys, command, flag):
+    name, *rest = command
+    assert call(evaluate, name, results, *rest, flag, str(10**30), monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert f"{flag}: expected" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, '{"a": ' + "1" * 5000 + "}", "[1]", "\ufeff{}"])
+def test_json_of_any_kind_is_read_or_named(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match="a.json: expected"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [("metrics.csv", ",0.5,", ",inf,"), ("metrics.csv", ",0.5,", ",nan,"), ("metrics_2d.csv", ",3,", ",0,")],
+)
+def test_metrics_are_finite_numbers_of_slices(results, tmp_path, monkeypatch, capsys, file, old, new):
+    folder = shutil.copytree(results, tmp_path / "results")
+    path = folder / "gdl" / "seed0" / file
+    header, line = path.read_text().splitlines()
+    columns, cells = header.split(","), line.split(",")
+    cells[columns.index("n_slices" if "2d" in file else "dsc")] = new.strip(",")
+    path.write_text(f"{header}\n{','.join(cells)}\n")
+    table = ("table", folder, "--rows", "gdl", "--name", "t", "--level", "slice")
+    assert call(evaluate, *table, monkeypatch=monkeypatch) == 2
+    assert f"{file}: expected finite numbers in" in capsys.readouterr().err
+
+
+def test_runs_that_are_compared_have_the_same_classes(tmp_path):
+    write_run(tmp_path / "gdl" / "seed0", [case("1", 0.5, 3)], {"seed": 0})
+    write_run(tmp_path / "focal" / "seed0", [case("1", 0.5, 3), ("1", "core", *case("1", 0.5, 3)[2:])], {"seed": 0})
+    with pytest.raises(InputError, match="focal/seed0: expected the classes of .*gdl/seed0, found core in only one"):
+        runs_of_rows(tmp_path, ["gdl", "focal"])
+
+
+def test_meta_of_another_kind_is_named(tmp_path):
+    write_run(tmp_path / "gdl" / "seed0", [case("1", 0.5, 3)], {"seed": 0})
+    path = tmp_path / "gdl" / "seed0" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"meta": [1]}))
+    with pytest.raises(InputError, match="config.json: expected the data set's meta.json in meta, found list"):
+        runs_of_rows(tmp_path, ["gdl"])
+
+
+def test_a_split_is_no_pipe(tmp_path, monkeypatch, capsys):
+    from raw_files import make_isles
+
+    os.mkfifo(tmp_path / "split.txt")
+    raw = make_isles(tmp_path / "raw")
+    arguments = ("isles", "--source", raw, "--dest", tmp_path / "d", "--split", tmp_path / "split.txt")
+    assert call(preprocess, *arguments, monkeypatch=monkeypatch) == 2
+    assert "split.txt: expected a readable split file" in capsys.readouterr().err
+
+
+def test_a_diff_that_is_not_utf8_is_kept(tmp_path, monkeypatch):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "file.txt").write_bytes(b"one\n")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run(["git", *identity, *command], cwd=tmp_path, check=True)
+    (tmp_path / "file.txt").write_bytes(b"\xe9t\xe9\n")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    assert "+\ufffdt\ufffd" in provenance.provenance()["git_diff"]

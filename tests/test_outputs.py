@@ -1,0 +1,196 @@
+"""The old result goes only when the new one is whole, and nothing goes that the project did not make."""
+
+import errno
+import gzip
+import os
+import shutil
+
+import pytest
+from commands import evaluate
+from raw_files import call, isles_path, make_isles
+from training_runs import SMALL
+
+import preprocess
+import train
+from environment.writing import written_together
+from utils import write_text
+
+
+def contents(root):
+    return {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def run(results, tmp_path):
+    return shutil.copytree(results / "gdl" / "seed0", tmp_path / "run")
+
+
+def refused(module, *arguments, monkeypatch, capsys) -> str:
+    """The one line of a command that must refuse."""
+    code = call(module, *arguments, monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert code == 2 and error.count("\n") == 1, error
+    return error
+
+
+def fill_disk(monkeypatch, at: int) -> None:
+    """Let the ``at``-th file from here on meet a full disk when it is to be whole."""
+    calls, fsync = [], os.fsync
+
+    def full(handle):
+        calls.append(handle)
+        if len(calls) == at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+
+
+def test_files_written_together_appear_together(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+
+    def fail_half_way():
+        with written_together() as place:
+            write_text(place(tmp_path / "a.txt"), "new")
+            write_text(place(tmp_path / "deep" / "er" / "b.txt"), "new")
+            raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        fail_half_way()
+    assert os.listdir(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
+    with written_together() as place:
+        write_text(place(tmp_path / "a.txt"), "new")
+        write_text(place(tmp_path / "deep" / "b.txt"), "new")
+        assert (tmp_path / "a.txt").read_text() == "old" and not (tmp_path / "deep" / "b.txt").exists()
+    assert contents(tmp_path) == {tmp_path / "a.txt": b"new", tmp_path / "deep" / "b.txt": b"new"}
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"earlier_sessions": 1}', "{"])
+def test_more_epochs_beside_a_damaged_env_json_change_nothing(run, sliced, monkeypatch, capsys, text):
+    (run / "env.json").write_text(text)
+    before = contents(run)
+    more = ("--data", sliced, "--out", run, *SMALL, "--epochs", "2", "--resume")
+    assert "env.json: expected" in refused(train, *more, monkeypatch=monkeypatch, capsys=capsys)
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_more_epochs_on_a_full_disk_keep_the_metrics(run, sliced, monkeypatch, capsys, at):
+    before = contents(run)
+    more = ("--data", sliced, "--out", run, *SMALL, "--epochs", "2", "--resume")
+    with monkeypatch.context() as patch:
+        fill_disk(patch, at)
+        assert ".json: could not be written" in refused(train, *more, monkeypatch=patch, capsys=capsys)
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_full_disk_keeps_the_metrics_and_predictions_of_a_run(run, monkeypatch, capsys, at):
+    before = contents(run)
+    with monkeypatch.context() as patch:
+        fill_disk(patch, at)
+        error = refused(evaluate, "run", run, "--tolerance", "3", "--device", "cpu", monkeypatch=patch, capsys=capsys)
+    assert f".{os.getpid()}." not in error and "could not be written" in error
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("command", ["table", "compare", "curves"])
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_full_disk_keeps_the_table_as_it_was(results, tmp_path, monkeypatch, capsys, command, at):
+    folder = shutil.copytree(results, tmp_path / "results")
+    arguments = (command, folder, "--rows", "gdl", "gdl-boundary", "--name", "made")
+    assert call(evaluate, *arguments, "--seeds", "0", monkeypatch=monkeypatch) == 0
+    before = contents(folder)
+    with monkeypatch.context() as patch:
+        fill_disk(patch, at)
+        refused(evaluate, *arguments, monkeypatch=patch, capsys=capsys)
+    assert contents(folder) == before
+    assert call(evaluate, *arguments, monkeypatch=monkeypatch) == 0 and contents(folder) != before
+
+
+def test_predict_writes_all_masks_or_none(run, tmp_path, monkeypatch, capsys):
+    raw = make_isles(tmp_path / "raw", cases=[f"case_{n}" for n in range(1, 5)])
+    last = isles_path(raw, "case_4", "CT_Tmax")
+    whole = last.read_bytes()
+    last.write_bytes(whole[:-100])
+    arguments = ("predict", run, "--case", raw, "--out", tmp_path / "masks" / "new", "--device", "cpu")
+    assert "case_4" in refused(evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert not (tmp_path / "masks").exists()
+    last.write_bytes(whole)
+    assert call(evaluate, *arguments, monkeypatch=monkeypatch) == 0
+    assert len(os.listdir(tmp_path / "masks" / "new")) == 4
+
+
+def test_predict_replaces_only_masks_of_its_own(run, tmp_path, monkeypatch, capsys):
+    raw = make_isles(tmp_path / "raw", cases=["case_1"])
+    label = isles_path(raw, "case_1", "OT")
+    mine, link = tmp_path / "mine.nii.gz", tmp_path / "link.nii.gz"
+    mine.write_bytes(gzip.compress(label.read_bytes()))
+    link.symlink_to(tmp_path / "elsewhere.nii.gz")
+    before = contents(tmp_path)
+    predict = ("predict", run, "--case", raw, "--device", "cpu", "--out")
+    for out in (label, mine, link):
+        error = refused(evaluate, *predict, out, monkeypatch=monkeypatch, capsys=capsys)
+        assert f"{out}: expected nothing or a file that was made here before" in error
+    assert contents(tmp_path) == before and link.is_symlink()
+    for _ in range(2):
+        assert call(evaluate, *predict, tmp_path / "mask.nii.gz", monkeypatch=monkeypatch) == 0
+
+
+@pytest.mark.parametrize("name", ["gdl/seed0/metrics", "../table", "..", "", "/tmp/table", "a\nb", "a" * 300])
+def test_names_of_outputs_are_plain_file_names(results, tmp_path, monkeypatch, capsys, name):
+    folder = shutil.copytree(results, tmp_path / "results")
+    before = contents(tmp_path)
+    for command in ("table", "compare", "curves", "boxes", "maps", "shares", "pictures"):
+        arguments = (command, folder, "--rows", "gdl", "gdl-boundary", "--name", name)
+        assert "--name: expected a plain file name" in refused(
+            evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys
+        )
+    table = ("curves", folder, "--table", name, "gdl")
+    assert "--table: expected a plain file name" in refused(evaluate, *table, monkeypatch=monkeypatch, capsys=capsys)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "end"), [("table", ".csv"), ("table", ".md"), ("table", ".tex"), ("curves", ".png"), ("curves", ".pdf")]
+)
+def test_a_table_or_figure_replaces_only_what_was_made_as_one(results, tmp_path, monkeypatch, capsys, command, end):
+    folder = shutil.copytree(results, tmp_path / "results")
+    arguments = (command, folder, "--rows", "gdl", "--name", "notes")
+    (folder / f"notes{end}").write_text("my own notes")
+    before = contents(folder)
+    error = refused(evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert f"notes{end}: expected nothing or a file that was made here before" in error
+    assert contents(folder) == before
+    (folder / f"notes{end}").unlink()
+    for _ in range(2):
+        assert call(evaluate, *arguments, monkeypatch=monkeypatch) == 0
+
+
+def test_a_report_replaces_only_a_report(results, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(results, tmp_path / "results")
+    arguments = ("report", folder, "--rows", "gdl")
+    assert call(evaluate, *arguments, monkeypatch=monkeypatch) == 0
+    assert call(evaluate, *arguments, monkeypatch=monkeypatch) == 0
+    for foreign in ("report/notes.txt", "report/slices/mine.png"):
+        (folder / foreign).write_text("mine")
+        assert foreign.partition("/")[2] in refused(evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+        assert (folder / foreign).read_text() == "mine"
+        (folder / foreign).unlink()
+    (folder / "report").rename(tmp_path / "elsewhere")
+    (folder / "report").symlink_to(tmp_path / "elsewhere")
+    before = contents(tmp_path)
+    for _ in range(2):
+        assert "found a link" in refused(evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert contents(tmp_path) == before
+
+
+def test_a_link_to_nothing_is_refused_before_the_work(sliced, tmp_path, monkeypatch, capsys):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "nowhere")
+    raw = make_isles(tmp_path / "raw")
+    slicing = ("isles", "--source", raw, "--dest", link, "--val", "1", "--size", "16")
+    assert f"{link}: expected a new folder" in refused(preprocess, *slicing, monkeypatch=monkeypatch, capsys=capsys)
+    training = ("--data", sliced, "--out", link, *SMALL)
+    assert f"{link}: expected a new folder" in refused(train, *training, monkeypatch=monkeypatch, capsys=capsys)
+    assert link.is_symlink() and sorted(os.listdir(tmp_path)) == ["link", "raw"]
