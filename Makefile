@@ -200,6 +200,8 @@ $(1)-$(2): $(RESULTS)/$(1)/$(2).md
 	@cat $$<; $$(if $$(call tested,$(1),$(2)),echo; cat $(RESULTS)/$(1)/$(2)-tests.md)
 
 $(RESULTS)/$(1)/$(2).md: $$(foreach row,$$(call rows,$(1),$(2)),$$(call metrics,$(1),$$(row))) $(RESULTS)/.choices
+	@if [ -n "$$(filter-out $$(call rows,$(1),$(2)),$$(BASELINE))" ]; then \
+	  echo "make: error: BASELINE: expected a row of $(1)-$(2), one of $$(call rows,$(1),$(2)), found $$(BASELINE)" >&2; exit 2; fi
 	@$$(if $$(call tested,$(1),$(2)),$$(PY) eval.py compare $$(call outputs,$(1),$(2),$(2)-tests) --baseline $$(call baseline,$(1)) > /dev/null)
 	@$$(PY) eval.py table $$(call outputs,$(1),$(2),$(2)) > /dev/null
 endef

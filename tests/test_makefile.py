@@ -341,3 +341,12 @@ def test_a_sweep_takes_values_on_several_lines(project, tmp_path):
         ["scripts/sweep_alpha.sh", "isles", "0.1\nhigh"], cwd=project, capture_output=True, text=True
     )
     assert refused.returncode == 2 and "found high" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_baseline_that_is_not_in_the_table_is_refused(finished):
+    own = ["TABLE_one=gdl"]
+    refused = make(finished, "isles-one", *own, *options(), "BASELINE=focal")
+    assert refused.returncode == 2, refused.stdout
+    assert "BASELINE: expected a row of isles-one, one of gdl, found focal" in refused.stderr
+    assert make(finished, "isles-one", *own, *options()).returncode == 0
