@@ -55,8 +55,8 @@ raw = $(if $(filter %-demo,$(1)),$(DATA)/raw/$(1),$(or $(RAW),$(DATA)/raw/$(1)))
 metrics = $(foreach seed,$(SEEDS),$(RESULTS)/$(1)/$(2)/seed$(seed)/metrics.csv)
 # Arguments of a table: $(call outputs,<data set>,<table>,<name of the output>)
 outputs = $(RESULTS)/$(1) --rows $(call rows,$(1),$(2)) --name $(3) --seeds $(SEEDS) $(FLAGS_$(2))
-# Whether a table's rows are tested against the baseline: where it is one of them, and cases have figures of their own.
-tested = $(if $(filter %-pooled,$(2)),,$(filter $(call baseline,$(1)),$(call rows,$(1),$(2))))
+# Whether a table's rows are tested: where the baseline is one of several, and cases have figures of their own.
+tested = $(if $(filter %-pooled,$(2)),,$(and $(filter-out $(call baseline,$(1)),$(call rows,$(1),$(2))),$(filter $(call baseline,$(1)),$(call rows,$(1),$(2)))))
 # The rows and tables of a data set among the goals: figures beside them wait for them under -j.
 wanted = $(filter $(addprefix $(1)-,$(ROWS) $(call tables,$(1))),$(MAKECMDGOALS))
 
