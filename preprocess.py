@@ -1,4 +1,5 @@
 """Slice raw volumes into 2D .npy files with 2D and 3D signed distance maps (Kervadec et al. 2021, 3.3 and 3.5)."""
+
 import argparse
 import sys
 from collections.abc import Sequence

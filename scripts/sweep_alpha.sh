@@ -37,5 +37,5 @@ export SEEDS=${SEEDS-0 1 2}
 name=${NAME-sweep}
 make -j "${JOBS-1}" "${rows[@]/#/$dataset-}" ALPHAS="${alphas[*]}"
 python=${VENV-.venv}/bin/python
-"$python" eval.py table "results/$dataset" --rows "${rows[@]}" --name "$name"
-"$python" eval.py curves "results/$dataset" --rows "${rows[@]}" --name "$name-curves"
+"$python" eval.py table "${RESULTS-results}/$dataset" --rows "${rows[@]}" --name "$name"
+"$python" eval.py curves "${RESULTS-results}/$dataset" --rows "${rows[@]}" --name "$name-curves"
