@@ -120,16 +120,17 @@ def test_a_sweep_of_alpha_leaves_a_table_and_curves(project):
         "SLICE_ARGS": "--size 32 --val 1",
         "ARGS": "--width 16 --epochs 2",
         "JOBS": "2",
+        "RESULTS": "swept",
     }
     done = subprocess.run(
         ["scripts/sweep_alpha.sh", "isles", "0.3"], cwd=project, capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr
-    rows = [row["row"] for row in csv.DictReader((project / "results" / "isles" / "sweep.csv").open())]
+    rows = [row["row"] for row in csv.DictReader((project / "swept" / "isles" / "sweep.csv").open())]
     assert rows == ["gdl", "gdl-boundary-constant-0.3", "gdl-boundary-increase"]
-    log = csv.DictReader((project / "results" / "isles" / rows[1] / "seed0" / "log.csv").open())
+    log = csv.DictReader((project / "swept" / "isles" / rows[1] / "seed0" / "log.csv").open())
     assert {(row["region_weight"], row["contour_weight"]) for row in log} == {("1.0", "0.3")}
-    assert (project / "results" / "isles" / "sweep-curves.pdf").exists()
+    assert (project / "swept" / "isles" / "sweep-curves.pdf").exists()
 
 
 @pytest.mark.parametrize(

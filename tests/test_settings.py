@@ -158,6 +158,14 @@ def test_check_says_whether_a_finished_run_is_the_one_asked_for(first_stage, mon
     assert "expected a finished run, found none" in capsys.readouterr().err and not run.exists()
 
 
+def test_check_refuses_a_run_that_is_not_finished(first_stage, monkeypatch, capsys):
+    run = first_stage / "results" / "gdl-boundary" / "seed0"
+    (run / "log.csv").write_text("\n".join((run / "log.csv").read_text().splitlines()[:2]) + "\n")
+    flags = ("--data", "fx/data", "--out", run, *FLAGS, "--epochs", 2, "--check")
+    assert call(train, *flags, monkeypatch=monkeypatch) == 2
+    assert "expected a finished run of 2 epochs, found 1; --resume it" in capsys.readouterr().err
+
+
 def test_auto_precision_keeps_that_of_the_run(first_stage, monkeypatch):
     run = first_stage / "results" / "gdl-boundary" / "seed0"
     monkeypatch.setattr(train, "fastest_precision", lambda device: "bf16")
