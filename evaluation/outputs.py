@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from environment.writing import MARK
+from environment.atomic_outputs import MARK
 from raw_data.dataset import Case, RawDataset
 from raw_data.files import RawFile
 from raw_data.images import PIXEL_ENDINGS, image_shape, write_image

@@ -13,8 +13,8 @@ from torch import Tensor
 from boundary_loss.metrics import dsc, lesion_detection, surface_metrics, volume_difference
 from boundary_loss.midl import hd_midl
 from dataloader import Slices, StreamedSlices, open_parts
+from environment.atomic_outputs import written_together
 from environment.cores import core_count
-from environment.writing import written_together
 from evaluation.measuring import MeasuringOptions
 from evaluation.metric_catalogue import CATALOGUE, COLUMNS
 from evaluation.outputs import Template, read_template, save_mask

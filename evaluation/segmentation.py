@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from environment.writing import MARK, check_own, written_together
+from environment.atomic_outputs import MARK, check_own, written_together
 from evaluation.outputs import output_paths, read_template, save_mask, save_probabilities
 from evaluation.prediction import Model, segment
 from evaluation.scans import find_scans

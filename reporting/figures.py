@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from environment.writing import check_own, written_together
+from environment.atomic_outputs import check_own, written_together
 from evaluation.metric_catalogue import CATALOGUE, LENGTH, Column
 from reporting.runs import Run, evaluated_runs, first_run
 from sliced_data.meta import Meta, part_files, read_meta

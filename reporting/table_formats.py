@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from environment.writing import check_own, written_together
+from environment.atomic_outputs import check_own, written_together
 from utils import write_rows, write_text
 
 

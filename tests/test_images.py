@@ -12,7 +12,7 @@ from torch import nn
 
 import preprocess
 import train
-from environment.writing import MARK, check_own
+from environment.atomic_outputs import MARK, check_own
 from evaluation import prediction
 from evaluation.outputs import Template, read_template, save_mask, save_probabilities
 from evaluation.scans import find_scans

@@ -12,7 +12,7 @@ from training_runs import SMALL
 
 import preprocess
 import train
-from environment.writing import written_together
+from environment.atomic_outputs import written_together
 from utils import write_text
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from environment.atomic_outputs import written_together
 from environment.provenance import provenance
-from environment.writing import written_together
 from training.settings import Settings, first_difference, flag, settings_of_config
 from utils import InputError, leftovers, read_json, read_rows, write_json
 
