@@ -51,7 +51,8 @@ def check_grid(
     if tuple(shape) != tuple(expected[0]):
         raise InputError(f"{case_id}: expected shape {tuple(expected[0])}, found {tuple(shape)} in {file}")
     if max(abs(a - b) for a, b in zip(spacing, expected[1], strict=True)) > SPACING_TOLERANCE_MM:
-        raise InputError(f"{case_id}: expected spacing {expected[1]} mm, found {spacing} mm in {file}")
+        wanted, found = (tuple(round(mm, 6) for mm in sizes) for sizes in (expected[1], spacing))
+        raise InputError(f"{case_id}: expected spacing {wanted} mm, found {found} mm in {file}")
 
 
 def check_contrast(case_id: str, files: Sequence[RawFile], images: Sequence[np.ndarray]) -> None:
@@ -71,7 +72,7 @@ def read_nifti(case_id: str, file: RawFile, axes: Sequence[int] = XYZ) -> tuple[
     check_length(case_id, content, str(file))
     try:
         # Unchecked, because nibabel's check makes 1 mm of a spacing of 0.
-        zooms = tuple(round(float(zoom), 6) for zoom in nib.Nifti1Header(content[:348], check=False)["pixdim"][1:4])
+        zooms = tuple(float(zoom) for zoom in nib.Nifti1Header(content[:348], check=False)["pixdim"][1:4])
         image = nib.Nifti1Image.from_bytes(content)
         voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
     except UNREADABLE as error:

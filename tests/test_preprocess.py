@@ -37,8 +37,9 @@ def test_files_dtypes_shapes_and_tables(sliced):
     assert sorted(row["split"] for row in rows) == ["train", "train", "val"]
     for row in rows:
         assert (row["n_slices"], row["n_lesion_slices"], row["size_x"], row["size_y"]) == ("3", "2", "16", "20")
-        # 16 x 20 pixels of 0.9 x 0.8 mm became 32 x 32.
-        assert float(row["spacing_x_mm"]) == pytest.approx(0.45) and float(row["spacing_y_mm"]) == pytest.approx(0.5)
+        # 16 x 20 pixels of 0.9 x 0.8 mm, which headers keep in float32, became 32 x 32.
+        assert float(row["spacing_x_mm"]) == float(np.float32(0.9)) * 16 / 32
+        assert float(row["spacing_y_mm"]) == float(np.float32(0.8)) * 20 / 32
         folder = sliced / row["split"]
         shapes = {"image": (3, 5, 32, 32), "label": (3, 32, 32), "phi2d": (3, 2, 32, 32), "phi3d": (3, 2, 32, 32)}
         for kind, shape in shapes.items():
