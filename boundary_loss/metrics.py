@@ -121,6 +121,7 @@ def distances(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask | None = 
     """Surface distances in both directions, in mm: what hd, hd95, hd95_max, assd and surface Dice share.
 
     The surface is medpy's: the mask minus its erosion with connectivity 1, the outside of the array being background.
+    A volume of one slice, such as an image, is measured as that slice: in 3D all of its mask would be surface.
     Exact to 1e-4 mm on grids up to 1 m.
     """
     pred, ref = _masks(pred, ref, ignore)
@@ -130,6 +131,9 @@ def distances(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask | None = 
         diagonal = np.linalg.norm(np.multiply(pred.shape, sizes))
         value = np.array([0.0 if found == "both_empty" else diagonal])
         return SurfaceDistances(value, value, found)
+    if pred.ndim == 3 and 1 in pred.shape:
+        flat = pred.shape.index(1)
+        pred, ref, sizes = pred.squeeze(flat), ref.squeeze(flat), np.delete(sizes, flat)
     if isinstance(pred, Tensor):
         return SurfaceDistances(*device_surface_distances(pred, torch.as_tensor(ref), sizes), outcome=found)
     return SurfaceDistances(*surface_distances(pred, np.asarray(ref), sizes), outcome=found)

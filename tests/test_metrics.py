@@ -478,3 +478,15 @@ def test_tensors_are_measured_where_they_are_and_alike(monkeypatch, device, shap
     assert isinstance(distances.pred_to_ref, torch.Tensor) and distances.pred_to_ref.device.type == place
     with pytest.raises(ValueError, match="one 2-D or 3-D shape"):
         metrics.dsc(torch.zeros(3, 4), torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_volume_of_one_slice_is_measured_as_its_slice(axis):
+    """As 3D masks they are all surface, so that most distances of two overlapping discs are 0."""
+    y, x = np.mgrid[:40, :40]
+    ref, pred = np.hypot(y - 18, x - 18) <= 9, np.hypot(y - 18, x - 23) <= 9
+    volumes = np.expand_dims(pred, axis), np.expand_dims(ref, axis)
+    found = metrics.surface_metrics(*volumes, np.insert([0.5, 2.0], axis, 7.0), tolerance_mm=1.0)
+    expected = metrics.surface_metrics(pred, ref, (0.5, 2.0), tolerance_mm=1.0)
+    assert found == expected and found["hd95_mm"] == pytest.approx(medpy.hd95(pred, ref, (0.5, 2.0)))
+    assert medpy.hd95(*volumes, np.insert([0.5, 2.0], axis, 7.0)) < found["hd95_mm"]
