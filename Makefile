@@ -103,6 +103,7 @@ bench: | $(READY) ## speed, as ratios measured in one run
 	$(PY) scripts/bench_growth.py
 	$(PY) scripts/bench_distance.py $(if $(MASKS),--masks "$(MASKS)")
 	$(PY) scripts/bench_metrics.py $(if $(MASKS),--masks "$(MASKS)")
+	$(PY) scripts/bench_score.py $(if $(MASKS),--masks "$(MASKS)")
 
 .PHONY: table2
 table2: | $(READY) ## time of a step with each loss, in the form of Table 2, on this machine's device
