@@ -59,7 +59,7 @@ class Trainer:
         seed_everything(settings.seed)
         self.settings, self.device, self.detect_anomaly = settings, device, detect_anomaly
         self.has_ignored = meta.has_ignored
-        self.class_names, self.num_classes = meta.class_names, len(meta.class_names)
+        self.class_names, self.num_classes, self.unit = meta.class_names, len(meta.class_names), meta.unit
         self.objective = build_objective(settings, self.num_classes)
         self.schedule = settings.schedule()
         self.maps = BatchMaps(settings, self.objective, self.num_classes)
@@ -100,7 +100,7 @@ class Trainer:
                     self.save_and_stop(epoch, out)
                 bar.set_postfix_str(
                     f"epoch {epoch + 1}/{epochs} loss {row['train_loss']:.3f} val dsc {row['val_dsc_3d']:.3f} "
-                    f"hd95 {row['val_hd95_3d_mm']:.1f} mm"
+                    f"hd95 {row['val_hd95_3d_mm']:.1f} {self.unit}"
                 )
                 self.save_epoch(out)
         if self.stop.received:
