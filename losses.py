@@ -55,12 +55,16 @@ class Objective(nn.Module):
     """The weighted sum of a regional and a contour loss, either of which may be absent (Eq. 6).
 
     `region` and `contour` are names of the tables above, or "none"; `options` has keyword arguments of losses by name;
-    `contour_alone` is the weight of a contour loss without a regional one.
+    `contour_alone` is the weight of a contour loss without a regional one, `region_factor` multiplies the regional
+    weights.
     """
 
-    def __init__(self, region: str, contour: str, options: Mapping[str, Mapping], *, contour_alone: float = 1.0):
+    def __init__(
+        self, region: str, contour: str, options: Mapping[str, Mapping], *, contour_alone: float = 1.0,
+        region_factor: float = 1.0,
+    ):
         super().__init__()
-        self.contour_alone = contour_alone
+        self.contour_alone, self.region_factor = contour_alone, region_factor
         self.region = None if region == "none" else REGION_LOSSES[region](**options.get(region, {}))
         self.contour = None if contour == "none" else CONTOUR_LOSSES[contour](**options.get(contour, {}))
 
@@ -81,10 +85,11 @@ class Objective(nn.Module):
         return sum(parts)
 
     def weights(self, schedule: Schedule, epoch: int) -> tuple[float, float]:
-        """The schedule's weights; those of a loss without the other do not change over the epochs."""
+        """The weights by the schedule; those of a loss without the other do not change over the epochs."""
         if self.region is None:
             return 0.0, self.contour_alone
-        return (1.0, 0.0) if self.contour is None else schedule.weights(epoch)
+        region, contour = (1.0, 0.0) if self.contour is None else schedule.weights(epoch)
+        return self.region_factor * region, contour
 
     def map_name(self, *, maps: str, region_wise: str | None) -> str | None:
         """The map that the losses need beside the labels, as ``part_files`` names it; None where they need none.

@@ -11,18 +11,22 @@ from boundary_loss.base import TINY, Batch, Loss, non_negative, one_of, pixel_su
 from boundary_loss.distance import CONVENTIONS
 from boundary_loss.transform import edt, edt_with_phantom
 
+# What each convention adds to the softmax before its logarithm.
+LOGARITHMS = {"paper": 0.0, "authors": 1e-10, "authors-region-wise": 1e-15}
+
 
 class CrossEntropy(Loss):
     """Cross-entropy (Kervadec et al. 2021, section 2): mean over the pixels that carry a selected class.
 
     Args:
         classes: the classes that count; None: all.
-        convention: "paper", or "authors" for their code: the logarithm of softmax + 1e-10, which is at least -23.03.
+        convention: "paper", or "authors" for their code: the logarithm of softmax + 1e-10, which is at least -23.03; or
+            "authors-region-wise" for that of Valverde and Tohka 2022: of softmax + 1e-15.
     """
 
     def __init__(self, classes: Sequence[int] | None = None, *, convention: str = "paper") -> None:
         super().__init__(classes)
-        self.convention = one_of("convention", convention, CONVENTIONS)
+        self.convention = one_of("convention", convention, tuple(LOGARITHMS))
 
     def compute(self, batch: Batch) -> Tensor:
         return weighted_mean(-_log_probs(batch, self.convention), batch.target)
@@ -128,7 +132,7 @@ class Focal(Loss):
     ) -> None:
         super().__init__(classes)
         self.gamma = non_negative("gamma", gamma)
-        self.convention = one_of("convention", convention, CONVENTIONS)
+        self.convention = one_of("convention", convention, tuple(LOGARITHMS))
 
     def compute(self, batch: Batch) -> Tensor:
         error = -torch.expm1(batch.log_probs)                                   # (B, C, *spatial) 1 - softmax
@@ -137,5 +141,5 @@ class Focal(Loss):
 
 
 def _log_probs(batch: Batch, convention: str) -> Tensor:
-    """Log-softmax (B, C, *spatial); by the authors' convention that of softmax + 1e-10."""
-    return batch.log_probs if convention == "paper" else (batch.probs + 1e-10).log()
+    """Log-softmax (B, C, *spatial); by the authors' conventions that of softmax and a little."""
+    return batch.log_probs if convention == "paper" else (batch.probs + LOGARITHMS[convention]).log()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from boundary_loss.base import TINY, Batch, Loss, non_negative, one_of, pixel_sum
 from boundary_loss.cross_entropy import CrossEntropy, Focal
+from boundary_loss.distance import CONVENTIONS
 
 
 class Dice(Loss):
@@ -17,13 +18,20 @@ class Dice(Loss):
     Args:
         smooth: added to numerator and denominator.
         classes: the classes that count; None: all, the background too.
+        convention: "paper", or "authors" for the code of Valverde and Tohka 2022: 1e-6 is added to the denominator
+            alone, so that a class which an image does not have costs 1 whatever the prediction.
     """
 
-    def __init__(self, smooth: float = 1e-5, classes: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, smooth: float = 1e-5, classes: Sequence[int] | None = None, *, convention: str = "paper"
+    ) -> None:
         super().__init__(classes)
         self.smooth = non_negative("smooth", smooth)
+        self.convention = one_of("convention", convention, CONVENTIONS)
 
     def compute(self, batch: Batch) -> Tensor:
+        if self.convention == "authors":
+            return 1.0 - _soft_dice(batch, 0.0, below=1e-6)                     # (B, C)
         return 1.0 - _soft_dice(batch, self.smooth)                             # (B, C)
 
 
@@ -194,8 +202,8 @@ class FocalTversky(Tversky):
         return super().compute(batch).clamp_min(TINY).pow(1.0 / self.gamma)     # (B, C)
 
 
-def _soft_dice(batch: Batch, smooth: float) -> Tensor:
-    """Dice per image and class (B, C), with softmax in place of a mask."""
+def _soft_dice(batch: Batch, smooth: float, *, below: float | None = None) -> Tensor:
+    """Dice per image and class (B, C), with softmax in place of a mask; ``below`` is added to the denominator."""
     probs, target = batch.probs, batch.target
     overlap, volumes = pixel_sum(probs * target), pixel_sum(probs) + pixel_sum(target)
-    return (2.0 * overlap + smooth) / (volumes + smooth)
+    return (2.0 * overlap + smooth) / (volumes + (smooth if below is None else below))

@@ -14,7 +14,9 @@ PRINTED_SETTINGS = (
     "network", "width", "epochs", "batch_size", "lr", "alpha_step", "selection", "lr_rule", "distance_map",
 )
 # Printed where a run has another value than the default.
-FURTHER_SETTINGS = ("optimiser", "betas", "weight_decay", "gradient_clip", "augment", "precision", "encoder_weights")
+FURTHER_SETTINGS = (
+    "optimiser", "betas", "weight_decay", "gradient_clip", "augment", "order", "precision", "encoder_weights",
+)
 EPOCHS = {"best": "that of the best validation DSC", "last": "the last"}
 
 
@@ -47,5 +49,6 @@ def settings_note(found: Mapping[str, Sequence[Run]]) -> Note:
             each = ", ".join(f"{row} {value}" for row, value in values.items())
             note += [Text(separator), Text(f"{name} differs", bold=True), Text(f" ({each})")]
     measured = first_run(found).measured
-    epoch = EPOCHS.get(measured.get("checkpoint"), "unknown")
+    chosen = "last" if set(settings_by_row(found, "selection").values()) == {"last"} else measured.get("checkpoint")
+    epoch = EPOCHS.get(chosen, "unknown")
     return [*note, Text(f"; epoch evaluated: {epoch}, on {GRIDS[measured.get('space', 'sliced')]}.")]

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,8 +7,10 @@ from commands import evaluate
 from raw_files import make_isles
 from result_folders import case, write_run
 
+import dataloader
 import preprocess
 import train
+from training.epoch_totals import EpochTotals
 
 # Small tensors: a second thread costs more than it brings, and far more where the cores are shared.
 torch.set_num_threads(1)
@@ -50,3 +53,21 @@ def handmade(tmp_path):
         root / "boundary" / "seed0", [case("1", 0.0, 30.0, n_pred=0), case("2", 0.0, 30.0, n_pred=0)], {"seed": 0}
     )
     return root
+
+
+@pytest.fixture
+def float64(monkeypatch):
+    """Batches and totals of training in float64; a network follows with `double`."""
+    prepared, empty = dataloader.Batch.prepared, EpochTotals.empty
+
+    def as_float64(batch):
+        batch = prepared(batch)
+        maps = None if batch.maps is None else batch.maps.double()
+        return replace(batch, image=batch.image.double(), maps=maps)
+
+    def empty64(*arguments):
+        totals = empty(*arguments)
+        return replace(totals, steps=totals.steps.double())
+
+    monkeypatch.setattr(dataloader.Batch, "prepared", as_float64)
+    monkeypatch.setattr(EpochTotals, "empty", staticmethod(empty64))

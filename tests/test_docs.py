@@ -15,7 +15,7 @@ def test_every_test_that_fidelity_names_exists_and_no_cell_is_empty():
     for name in named:
         assert f"def {name}(" in tests, name
     for line in text.splitlines():
-        if re.match(r"\| [RM]\d", line):
+        if re.match(r"\| [RBWM]\d", line):
             assert all(cell.strip() for cell in line.split("|")[1:-1]), line
 
 

@@ -1,8 +1,10 @@
 """A voxel whose class nobody knows counts in no map, no loss of maps and no metric."""
 
 import csv
+import json
 import shutil
 
+import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ import dataloader
 import preprocess
 import train
 from losses import Objective
+from reporting import page, pictures, runs
 from sliced_data.maps import region_wise_maps, signed_maps
 from sliced_data.meta import read_meta
 from training.settings import Settings
@@ -129,3 +132,47 @@ def test_255_is_no_class_where_every_voxel_is_known(sliced, tmp_path, monkeypatc
     command = ("--data", copy, "--out", tmp_path / "run", "--device", "cpu")
     assert call(train, *command, monkeypatch=monkeypatch) == 2
     assert "expected classes 0 to 1, found 255" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def everywhere(data, tmp_path_factory):
+    """A finished run that predicts class 1 in every voxel."""
+    out = tmp_path_factory.mktemp("pictures") / "results" / "mydata" / "ce" / "seed0"
+    run(data, out, "--region", "ce", "--epochs", "1", "--width", "4")
+    evaluate.main(["run", str(out), "--device", "cpu"])
+    path = out / "predictions" / "b_2.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), image.affine, image.header), path)
+    return out.parent.parent
+
+
+def test_pictures_fill_no_error_where_the_class_is_not_known(data, everywhere, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pictures, "draw_errors", lambda axis, *masks: drawn.append(masks))
+    meta, (one,) = read_meta(data), runs.find_runs(everywhere, "ce", [0])
+    picture = pictures.read_picture(meta, "b_2", one)
+    label = stack(data, "val", "label", "b_2")[picture.z]
+    assert (label == IGNORED).any() and np.array_equal(picture.label, np.where(label == IGNORED, 0, label))
+    figure, panels = plt.subplots(1, 3)
+    pictures.draw_case(panels, "case", picture, {"ce": one}, 3)
+    plt.close(figure)
+    window = picture.window
+    ((prediction, reference),) = drawn
+    assert np.array_equal(prediction, (label != IGNORED)[window].astype(np.uint8))
+    assert np.array_equal(reference, np.where(label == IGNORED, 0, label)[window])
+
+
+def test_the_page_has_no_mask_where_the_class_is_not_known(data, everywhere, tmp_path):
+    slices, (one,) = dataloader.load_slices(read_meta(data), "val"), runs.find_runs(everywhere, "ce", [0])
+    page.write_cases(tmp_path / "slices", slices, {"ce": one}, 3)
+    text = (tmp_path / "slices" / "0.js").read_text()
+    reference, prediction = json.loads(text[text.index("["):].rstrip().removesuffix(");"))
+    label = slices.label.numpy()
+    for k in (1, 2):
+        assert [sum(one[k - 1][1::2]) for one in reference] == (label == k).sum(axis=(1, 2)).tolist()
+    assert [sum(one[0][1::2]) for one in prediction] == (label != IGNORED).sum(axis=(1, 2)).tolist()
+
+
+def test_maps_are_drawn_of_the_classes(everywhere):
+    evaluate.main(["maps", str(everywhere), "--rows", "ce", "--name", "maps"])
+    assert (everywhere / "maps.png").exists()

@@ -3,10 +3,12 @@
 import math
 
 from boundary_loss import schedules
+from boundary_loss.cross_entropy import LOGARITHMS
 from boundary_loss.distance import CONVENTIONS, REGION_WISE_KINDS
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import NETWORKS, network_settings
 from training.augmentation import AUGMENTATIONS
+from training.batch_maps import MADE_OF_BATCHES
 from training.lr_rules import LR_RULES
 from training.settings import Settings, flag
 from utils import InputError
@@ -24,10 +26,12 @@ CHOICES = {
     "optimiser": ("adam", "sgd"),
     "lr_rule": LR_RULES,
     "augment": AUGMENTATIONS,
-    "selection": ("volume", "slice"),
-    "distance_map": CONVENTIONS,
+    "order": ("shuffled", "fixed"),
+    "selection": ("volume", "slice", "pooled", "last"),
+    "distance_map": (*CONVENTIONS, MADE_OF_BATCHES),
     "hausdorff": CONVENTIONS,
-    "cross_entropy": CONVENTIONS,
+    "dice": CONVENTIONS,
+    "cross_entropy": tuple(LOGARITHMS),
     "gdl_absent": ("largest", "authors"),
     "precision": ("auto", "bf16", "fp32"),
 }
@@ -58,6 +62,10 @@ def check_settings(settings: Settings) -> Settings:
         raise InputError(
             f"--contour-alone-weight: expected a positive number, found {settings.contour_alone_weight}"
         )
+    if not 0 < settings.cross_entropy_factor < math.inf:
+        raise InputError(
+            f"--cross-entropy-factor: expected a positive number, found {settings.cross_entropy_factor}"
+        )
     if not all(0 <= beta < 1 for beta in settings.betas):
         raise InputError(f"--betas: expected two numbers from 0 to below 1, found {settings.betas}")
     if not 0 <= settings.weight_decay < math.inf:
@@ -84,6 +92,8 @@ def check_losses(settings: Settings) -> None:
     kinds |= {CONTOUR_LOSSES[settings.contour].target_kind} if settings.contour != "none" else set()
     if settings.maps == "3d" and not kinds & {"phi", "region-wise"}:
         raise InputError("--maps 3d: expected a loss of signed distances (--contour boundary), found none")
+    if settings.maps == "3d" and settings.distance_map == MADE_OF_BATCHES:
+        raise InputError(f"--maps 3d: expected --maps 2d beside --distance-map {MADE_OF_BATCHES}, found 3d")
     if settings.region_wise_map and "region-wise" not in kinds:
         raise InputError("--region-wise-map: expected a region-wise loss, found none")
     try:
