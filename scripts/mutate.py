@@ -16,6 +16,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -113,9 +114,10 @@ def checkout() -> Iterator[Path]:
         yield copy
 
 
-def run_tests(copy: Path, tests: Sequence[str], output: Path) -> None:
-    """In a process of its own, forked with the libraries loaded."""
+def run_tests(copy: Path, tests: Sequence[str], output: Path, limit: int) -> None:
+    """In a process of its own, forked with the libraries loaded, and stopped after ``limit`` seconds of computing."""
     os.setsid()
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
     os.chdir(copy)
     log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
@@ -128,18 +130,20 @@ def run_tests(copy: Path, tests: Sequence[str], output: Path) -> None:
     os._exit(int(code))
 
 
-def outcome(mutation: Mutation, tests: Sequence[str], copy: Path, limit: float) -> tuple[str, str]:
+def outcome(mutation: Mutation, tests: Sequence[str], copy: Path, limit: int) -> tuple[str, str]:
     """What the tests made of a change: ``noticed`` and by which test, ``time``, or ``survived``."""
     path = copy / mutation.path.relative_to(ROOT)
     source = path.read_bytes()
     output = copy.parent / "output.txt"
     path.write_bytes(mutation.apply(source))
     try:
-        process = multiprocessing.get_context("fork").Process(target=run_tests, args=(copy, tests, output))
+        process = multiprocessing.get_context("fork").Process(target=run_tests, args=(copy, tests, output, limit))
         process.start()
-        process.join(limit)
-        if process.is_alive():
-            os.killpg(process.pid, signal.SIGKILL)
+        # A machine that does other work too takes longer for the same.
+        process.join(10 * limit)
+        if process.is_alive() or process.exitcode == -signal.SIGKILL:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.join()
             return "time", ""
         if process.exitcode == 0:
@@ -160,9 +164,9 @@ def difference(mutation: Mutation) -> str:
     return f"    - {' '.join(mutation.before.split())[:200]}\n    + {' '.join(mutation.after.split())[:200]}"
 
 
-def work(job: tuple[Sequence[Mutation], dict[str, dict], float]) -> list[tuple[Mutation, str]]:
+def work(job: tuple[Sequence[Mutation], dict[str, dict]]) -> list[tuple[Mutation, str]]:
     """The outcome of each change, one after the other in one copy."""
-    mutations, known, limit = job
+    mutations, known = job
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -170,6 +174,7 @@ def work(job: tuple[Sequence[Mutation], dict[str, dict], float]) -> list[tuple[M
     with checkout() as copy:
         for mutation in mutations:
             tests, start = tests_of(mutation, known), time.perf_counter()
+            limit = int(60 + 3 * sum(known[test]["seconds"] for test in tests))
             result, by = outcome(mutation, tests, copy, limit)
             print(f"{describe(mutation)}  {result}  {time.perf_counter() - start:.0f} s  {by or f'{len(tests)} tests'}")
             if result == "survived":
@@ -186,7 +191,6 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", type=Path, metavar="MODULE", help="files to change (all of the product)")
     parser.add_argument("--not", dest="without", nargs="+", default=[], metavar="MODULE", help="files to leave alone")
     parser.add_argument("--jobs", type=int, default=1, help="changes at a time (1)")
-    parser.add_argument("--limit", type=float, default=300, help="seconds for the tests of one change (300)")
     parser.add_argument("--list", action="store_true", help="only show the changes")
     args = parser.parse_args()
     files = [path for path in args.only or product_files() if str(path) not in args.without]
@@ -196,7 +200,7 @@ def main() -> None:
         return
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     known = traces(args.jobs)
-    parts = [(mutations[job :: args.jobs], known, args.limit) for job in range(args.jobs)]
+    parts = [(mutations[job :: args.jobs], known) for job in range(args.jobs)]
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         found = [result for part in pool.map(work, parts) for result in part]
     counts = Counter(result for _, result in found)
