@@ -1,10 +1,12 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 from commands import evaluate
 from raw_files import call
+from result_folders import change_settings
 from scipy import stats
 
 from reporting import comparison
@@ -93,3 +95,15 @@ def test_a_row_without_a_run_is_listed(runs):
     (runs / "unfinished" / "seed0").mkdir(parents=True)
     text = comparison.write_comparison(runs, ["better", "unfinished"], "t", protocol=Protocol("gdl"))
     assert "No finished run of unfinished." in text
+
+
+def test_slices_are_compared_in_what_all_runs_have(trained, trained_classes, tmp_path):
+    """HD as MIDL 2019 computes it is of data sets with one class."""
+    for number, (run, also) in enumerate(((trained, True), (trained_classes, False))):
+        for row, seed in (("gdl", 0), ("a", 1)):
+            folder = shutil.copytree(run, tmp_path / str(number) / row / f"seed{seed}")
+            change_settings(folder, seed=seed)
+        text = comparison.write_comparison(tmp_path / str(number), ["a"], "t", protocol=Protocol("gdl", level="slice"))
+        rows = csv.DictReader((tmp_path / str(number) / "t.csv").open())
+        assert {row["metric"] for row in rows} == {"dsc", "hd_mm", *(["hd_midl"] if also else [])}
+        assert ("HD as MIDL 2019 computes it" in text) == also
