@@ -61,12 +61,14 @@ def test_by_hand(runs):
     assert (runs / "tests.tex").read_text().count(r"\\") == 5
 
 
-def test_better_is_bold_only_below_five_per_cent(runs):
+def test_a_tiny_p_is_printed_as_one_and_only_what_is_below_five_per_cent_is_bold(runs):
     many = {f"case_{i}": (0.5 + 0.01 * i, 9.0) for i in range(12)}
     write_run(runs / "a" / "seed0", many)
     write_run(runs / "b" / "seed0", {case: (dsc + 0.1, hd95) for case, (dsc, hd95) in many.items()})
     text = comparison.write_comparison(runs, ["b"], "t", protocol=Protocol("a"), metrics=["dsc"])
-    assert "**<0.001**" in text
+    assert text.count("**<0.001**") == 2 and text.count("**") == 4
+    # Five cases: p better (Holm) 2/32 of two rows.
+    assert "**" not in comparison.write_comparison(runs, ["better", "same"], "t", protocol=Protocol("gdl"))
 
 
 def test_cases_that_do_not_pair_are_named(runs, monkeypatch, capsys):

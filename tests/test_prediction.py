@@ -118,6 +118,8 @@ def test_native_metrics_are_medpys_with_the_scans_own_spacing(trained, tmp_path,
         difference = np.prod(spacing) * (mask.sum() - reference.sum(dtype=float))
         assert float(row["volume_difference_mm3"]) == pytest.approx(difference, rel=1e-5)
     assert (run / "metrics.csv").read_text() != sliced
+    for case in VAL:        # pictures are of the sliced grid
+        assert nib.load(run / "predictions" / f"{case}.nii.gz").shape == (32, 32, SCANS[case][0][2])
 
 
 @pytest.mark.parametrize("case", VAL)
