@@ -9,7 +9,7 @@ from boundary_loss import losses
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 2, (2, 3, 6, 7))
 LABEL = RNG.integers(0, 3, (2, 6, 7))
-TARGET = np.stack([LABEL == k for k in range(3)], axis=1).astype(float)
+TARGET = np.stack([k == LABEL for k in range(3)], axis=1).astype(float)
 PROBS = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
 TRUE_P, TRUE_N = (PROBS * TARGET).sum((2, 3)), ((1 - PROBS) * (1 - TARGET)).sum((2, 3))
 FALSE_P, FALSE_N = (PROBS * (1 - TARGET)).sum((2, 3)), ((1 - PROBS) * TARGET).sum((2, 3))
