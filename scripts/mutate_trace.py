@@ -1,7 +1,8 @@
 """Plugin of pytest for mutate.py: which lines of the product each test runs, those of its fixtures included.
 
-``MUTATE_TRACE`` names the file to write: {"tests": {id: {"seconds": s, "lines": {file: [line, ...]}}}}. What a forked
-worker runs counts; what a command in a process of its own runs does not.
+``MUTATE_TRACE`` names the file to write: {"tests": {id: {"seconds": s, "lines": {file: [line, ...]}}}}; the seconds are
+those of the test and of all fixtures that it needs. What a forked worker runs counts; what a command in a process of
+its own runs does not.
 """
 
 import json
@@ -25,7 +26,7 @@ class Recorder:
     def __init__(self) -> None:
         self.running = "import"
         self.lines: dict[str, set[tuple[str, int]]] = defaultdict(set)
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = defaultdict(float)     # of a test without its fixtures, of a fixture
         self.fixtures: dict[str, list[str]] = {}
         self.parts = Path(f"{os.environ['MUTATE_TRACE']}.parts")
 
@@ -62,9 +63,10 @@ class Recorder:
             for name, lines in json.loads(part.read_text()).items():
                 self.lines[name].update(map(tuple, lines))
         tests = {}
-        for test, seconds in self.seconds.items():
-            files = defaultdict(list)
-            for name, line in set().union(*(self.lines[part] for part in (test, *self.fixtures[test]))):
+        for test, fixtures in self.fixtures.items():
+            parts, files = (test, *fixtures), defaultdict(list)
+            seconds = sum(self.seconds[part] for part in parts)
+            for name, line in set().union(*(self.lines[part] for part in parts)):
                 files[str(Path(name).relative_to(ROOT))].append(line)
             tests[test] = {"seconds": seconds, "lines": {name: sorted(lines) for name, lines in files.items()}}
         Path(os.environ["MUTATE_TRACE"]).write_text(json.dumps({"tests": tests}))
@@ -82,17 +84,21 @@ def pytest_runtest_protocol(item):
     try:
         return (yield)
     finally:
-        RECORDER.seconds[item.nodeid] = time.perf_counter() - start
+        RECORDER.seconds[item.nodeid] += time.perf_counter() - start
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef):
-    before = RECORDER.running
+    before, start = RECORDER.running, time.perf_counter()
     if fixturedef.scope != "function":
         RECORDER.running = f"fixture {fixturedef.argname}"
     try:
         return (yield)
     finally:
+        if fixturedef.scope != "function":
+            seconds = time.perf_counter() - start
+            RECORDER.seconds[RECORDER.running] += seconds
+            RECORDER.seconds[before] -= seconds
         RECORDER.running = before
 
 

@@ -5,6 +5,7 @@ flag's help), and what is there for type checkers or for a call from the shell.
 """
 
 import ast
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ PAIRS = (
     ("zeros", "ones"), ("mean", "sum"), ("new_zeros", "new_ones"), ("add", "discard"), ("glob", "rglob"),
 )
 OPPOSITE = {**dict(PAIRS), **{second: first for first, second in PAIRS}}
+# To which the order of their arguments is nothing.
+COMMUTATIVE = ("min", "max", "minimum", "maximum", "equal", "array_equal", "isclose", "gcd", "hypot")
 # Calls that a run can do without, or with the argument alone.
 UNWRAPPED = ("abs", "sorted", "round", "reversed", "list", "set", "float", "int")
 
@@ -74,7 +77,7 @@ def changed_call(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
         if node.keywords[i].arg != "help":
             yield "argument dropped", like(node, keywords=node.keywords[:i] + node.keywords[i + 1 :])
     plain = not any(isinstance(argument, ast.Starred) for argument in node.args)
-    for i in range(len(node.args) - 1 if plain else 0):
+    for i in range(len(node.args) - 1 if plain and name not in COMMUTATIVE else 0):
         swapped = [*node.args[:i], node.args[i + 1], node.args[i], *node.args[i + 2 :]]
         yield "arguments swapped", like(node, args=swapped)
 
@@ -208,7 +211,8 @@ def find_mutations(path: Path) -> list[Mutation]:
 
 def compiles(source: bytes) -> bool:
     try:
-        compile(source, "changed", "exec")
+        with warnings.catch_warnings(action="ignore"):
+            compile(source, "changed", "exec")
     except (SyntaxError, ValueError):
         return False
     return True
