@@ -1,3 +1,4 @@
+import csv
 import os
 from dataclasses import replace
 
@@ -6,6 +7,8 @@ import torch
 from commands import evaluate
 from raw_files import make_isles
 from result_folders import case, write_run
+from training_runs import read_log
+from varied_data import SCANS, VAL, make_three_classes, make_varied, split_file
 
 import dataloader
 import preprocess
@@ -41,6 +44,54 @@ def results(sliced, tmp_path_factory):
             train.main(["--data", str(sliced), "--out", str(out), "--contour", contour, *flags])
             evaluate.main(["run", str(out), "--device", "cpu"])
     return root
+
+
+def slice_varied(root, dataset, *flags):
+    """32 x 32 slices of the raw data in ``root``: three cases train, two validate."""
+    split = split_file(root, SCANS, VAL)
+    where = ("--source", str(root / "raw"), "--dest", str(root / "data"), "--split", str(split), "--jobs", "1")
+    preprocess.main([dataset, *where, "--size", "32", *flags])
+    return root / "data"
+
+
+@pytest.fixture(scope="session")
+def varied(tmp_path_factory):
+    """A sliced ISLES data set whose cases differ in spacing, shape and number of slices; the raw data beside it."""
+    root = tmp_path_factory.mktemp("varied")
+    make_varied(root / "raw")
+    return slice_varied(root, "isles")
+
+
+@pytest.fixture(scope="session")
+def three_classes(tmp_path_factory):
+    """As ``varied``, of background, gland and lesion in two channels."""
+    root = tmp_path_factory.mktemp("three_classes")
+    make_three_classes(root / "raw")
+    return slice_varied(root, "glands", "--layout", "nnunet", "--normalise", "minmax")
+
+
+def train_and_evaluate(data, out, *flags):
+    """A run of four epochs that have learnt something different, evaluated."""
+    small = ("--width", "4", "--batch-size", "2", "--epochs", "4", "--device", "cpu")
+    train.main(["--data", str(data), "--out", str(out), *small, *flags])
+    evaluate.main(["run", str(out), "--device", "cpu"])
+    assert len({row["val_dsc_3d"] for row in read_log(out)}) == 4
+    for row in csv.DictReader((out / "metrics.csv").open()):
+        assert 0 < int(row["n_pred"]) < int(row["n_voxels"]) / 2 and 0 < float(row["dsc"]) < 1, row
+    return out
+
+
+@pytest.fixture(scope="session")
+def trained(varied, tmp_path_factory):
+    """A run on ``varied`` whose epochs differ and whose predictions are neither empty nor everything."""
+    return train_and_evaluate(varied, tmp_path_factory.mktemp("trained") / "gdl" / "seed0", "--lr", "0.003")
+
+
+@pytest.fixture(scope="session")
+def trained_classes(three_classes, tmp_path_factory):
+    """The same on ``three_classes``."""
+    out = tmp_path_factory.mktemp("trained_classes") / "dice-ce" / "seed1"
+    return train_and_evaluate(three_classes, out, "--region", "dice-ce", "--lr", "0.01", "--seed", "1")
 
 
 @pytest.fixture

@@ -311,6 +311,19 @@ def test_lesions_by_hand():
     }
 
 
+def test_each_count_of_lesions_is_its_own():
+    """Three lesions of the reference, of which one is found; four of the prediction, of which two are true."""
+    ref = drawn("###..", ".....", "..#.#")
+    pred = drawn("#.#.#", ".....", "#....")
+    assert metrics.lesion_detection(pred, ref) == {
+        "lesion_recall": 1 / 3, "lesion_precision": 2 / 4, "lesion_f1": pytest.approx(0.4), "n_lesions_ref": 3,
+        "n_lesions_pred": 4, "n_lesions_detected": 1, "n_lesions_false": 2, "lesion_count_difference": 1,
+    }
+    back = metrics.lesion_detection(ref, pred)
+    assert (back["lesion_recall"], back["lesion_precision"]) == (2 / 4, 1 / 3)
+    assert (back["n_lesions_detected"], back["n_lesions_false"], back["lesion_count_difference"]) == (2, 2, -1)
+
+
 def test_one_prediction_over_two_lesions_detects_both():
     found = metrics.lesion_detection(drawn("#####", ".....", "..#.."), drawn("#...#", ".....", "....."))
     assert (found["lesion_recall"], found["lesion_precision"]) == (1.0, 1 / 2)
