@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, TypedDict
 
 import torch
@@ -42,26 +41,32 @@ class Batch:
     activation: str = "softmax"
     ignored: Tensor | None = None       # (B, 1, *spatial) bool, the voxels that do not count; None: all count
 
-    @cached_property
+    _made: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)  # what a loss has asked for
+
+    @property
     def probs(self) -> Tensor:
         """Softmax, sigmoid or given probabilities (B, C, *spatial)."""
-        if self.activation == "softmax":
-            probs = self.log_probs.exp()
-        else:
+        if "probs" not in self._made:
             scores = channels(self.scores, self.classes)
-            probs = scores.sigmoid() if self.activation == "sigmoid" else scores
-        return probs if self.ignored is None else probs.masked_fill(self.ignored, 0.0)
+            probs = {"softmax": lambda: self.log_probs.exp(), "sigmoid": scores.sigmoid, "none": lambda: scores}
+            made = probs[self.activation]()
+            self._made["probs"] = made if self.ignored is None else made.masked_fill(self.ignored, 0.0)
+        return self._made["probs"]
 
-    @cached_property
+    @property
     def log_probs(self) -> Tensor:
         """Their logarithms (B, C, *spatial)."""
         return channels(self._all_log_probs, self.classes)
 
-    @cached_property
+    @property
     def _all_log_probs(self) -> Tensor:
-        if self.activation == "softmax":
-            return self.scores.log_softmax(dim=1)                               # (B, K, *spatial)
-        return logsigmoid(self.scores) if self.activation == "sigmoid" else self.scores.clamp_min(LEAST_PROB).log()
+        if "log_probs" not in self._made:
+            self._made["log_probs"] = {
+                "softmax": lambda scores: scores.log_softmax(dim=1),
+                "sigmoid": logsigmoid,
+                "none": lambda scores: scores.clamp_min(LEAST_PROB).log(),
+            }[self.activation](self.scores)                                     # (B, K, *spatial)
+        return self._made["log_probs"]
 
     @property
     def exclusive(self) -> bool:

@@ -46,7 +46,7 @@ def read_label(
     if label.shape == scores.shape and (num_classes > 1 or label.is_floating_point()):
         ignored = _ignored_channels(label, ignore_index)
         check_classes("target", label, ignored, highest=1, ignore_index=ignore_index)
-        return channels(label, classes).to(scores.dtype), ignored
+        return channels(label, classes).to(scores.dtype).contiguous(), ignored
     label = label.view(len(label), 1, *scores.shape[2:])                        # (B, 1, *spatial)
     ignored = equals(label, ignore_index)
     check_classes("target", label, ignored, highest=max(num_classes, 2) - 1, ignore_index=ignore_index)

@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 Spacing = Sequence[float] | Tensor | None
 
 _CHUNK_ELEMENTS = 2**26  # float32 values alive at once in the transform on a device: 256 MiB
-_THREADED_ELEMENTS = 2**17  # an image of fewer is done before the threads of the edt package have started
+_THREADED_ELEMENTS = 2**15  # an image of fewer is done before the threads of the edt package have started
 
 
 @overload

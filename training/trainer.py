@@ -56,7 +56,7 @@ class Trainer:
         self.settings, self.device, self.detect_anomaly = settings, device, detect_anomaly
         self.has_ignored = meta.has_ignored
         self.class_names, self.num_classes = meta.class_names, len(meta.class_names)
-        self.objective = build_objective(settings, self.num_classes)
+        self.objective = build_objective(settings, self.num_classes, ignore_index=IGNORED if meta.has_ignored else None)
         self.schedule = settings.schedule()
         maps = self.objective.map_name(maps=settings.maps, region_wise=settings.region_wise_map)
         self.train, self.val = open_parts(
@@ -322,14 +322,17 @@ class Trainer:
         })
 
 
-def build_objective(settings: Settings, num_classes: int) -> Objective:
+def build_objective(settings: Settings, num_classes: int, *, ignore_index: int | None = None) -> Objective:
     classes = {"own": None, "all": tuple(range(num_classes)), "foreground": tuple(range(1, num_classes))}
     options: dict[str, dict] = {"gdl": {"absent": settings.gdl_absent}, "hausdorff": {"convention": settings.hausdorff}}
     options |= {name: {"convention": settings.cross_entropy} for name in ("ce", "focal", "unet-ce")}
     for loss, chosen in ((settings.region, settings.region_classes), (settings.contour, settings.contour_classes)):
         if classes[chosen] is not None:
             options.setdefault(loss, {})["classes"] = classes[chosen]
-    return Objective(settings.region, settings.contour, options, contour_alone=settings.contour_alone_weight)
+    return Objective(
+        settings.region, settings.contour, options, contour_alone=settings.contour_alone_weight,
+        ignore_index=ignore_index,
+    )
 
 
 def build_optimiser(settings: Settings, network: torch.nn.Module) -> torch.optim.Optimizer:
