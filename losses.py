@@ -56,23 +56,27 @@ class Objective(nn.Module):
 
     `region` and `contour` are names of the tables above, or "none"; `options` has keyword arguments of losses by name;
     `contour_alone` is the weight of a contour loss without a regional one, `region_factor` multiplies the regional
-    weights.
+    weights; voxels with the label `ignore_index` count in neither loss.
     """
 
     def __init__(
         self, region: str, contour: str, options: Mapping[str, Mapping], *, contour_alone: float = 1.0,
-        region_factor: float = 1.0,
+        region_factor: float = 1.0, ignore_index: int | None = None,
     ):
         super().__init__()
-        self.contour_alone, self.region_factor = contour_alone, region_factor
-        self.region = None if region == "none" else REGION_LOSSES[region](**options.get(region, {}))
-        self.contour = None if contour == "none" else CONTOUR_LOSSES[contour](**options.get(contour, {}))
+        self.contour_alone, self.region_factor, self.ignore_index = contour_alone, region_factor, ignore_index
+        self.region, self.contour = (
+            None if name == "none" else table[name](**options.get(name, {}), ignore_index=ignore_index)
+            for name, table in ((region, REGION_LOSSES), (contour, CONTOUR_LOSSES))
+        )
 
     def terms(self, logits: Tensor, label: Tensor, maps: Tensor | None, spacing: Tensor) -> tuple[Tensor, Tensor]:
         """The two losses; an absent one is NaN, as in the log.
 
         logits (B, K, H, W), label (B, H, W), maps (B, K, H, W) of the kind that the losses want, spacing (B, 2) in mm.
         """
+        if maps is not None and self.ignore_index is not None:
+            maps = maps.masked_fill((label == self.ignore_index)[:, None], math.nan)    # stored as 0
         target = {"label": label, "phi": maps, "region-wise": maps}
         return tuple(
             loss(logits, target[loss.target_kind], spacing) if loss else logits.new_full((), math.nan)

@@ -8,8 +8,8 @@ from training.batch_maps import MADE_OF_BATCHES, MAPS, maps_of_batch
 from training.settings import Settings
 
 
-def build_objective(settings: Settings, num_classes: int) -> Objective:
-    """The losses of a run with their options and constant weights."""
+def build_objective(settings: Settings, num_classes: int, *, ignore_index: int | None = None) -> Objective:
+    """The losses of a run with their options and constant weights; voxels labelled ``ignore_index`` count in none."""
     classes = {"own": None, "all": tuple(range(num_classes)), "foreground": tuple(range(1, num_classes))}
     # The unet-ce of the boundary loss has no convention of the region-wise paper.
     unet_ce = "authors" if settings.cross_entropy == "authors" else "paper"
@@ -26,7 +26,7 @@ def build_objective(settings: Settings, num_classes: int) -> Objective:
             options.setdefault(loss, {})["classes"] = classes[chosen]
     return Objective(
         settings.region, settings.contour, options, contour_alone=settings.contour_alone_weight,
-        region_factor=settings.cross_entropy_factor if settings.region == "ce" else 1.0,
+        region_factor=settings.cross_entropy_factor if settings.region == "ce" else 1.0, ignore_index=ignore_index,
     )
 
 

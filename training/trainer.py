@@ -60,7 +60,7 @@ class Trainer:
         self.settings, self.device, self.detect_anomaly = settings, device, detect_anomaly
         self.has_ignored = meta.has_ignored
         self.class_names, self.num_classes, self.unit = meta.class_names, len(meta.class_names), meta.unit
-        self.objective = build_objective(settings, self.num_classes)
+        self.objective = build_objective(settings, self.num_classes, ignore_index=IGNORED if meta.has_ignored else None)
         self.schedule = settings.schedule()
         self.maps = BatchMaps(settings, self.objective, self.num_classes)
         self.train, self.val = open_parts(
