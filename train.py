@@ -50,7 +50,8 @@ def build_parser() -> Parser:
     add_setting(parser, "betas", "of Adam", type=float, nargs=2)
     add_setting(parser, "weight_decay", "of the optimiser, added to the gradient")
     add_setting(parser, "gradient_clip", "largest norm of the whole gradient (none)", type=float)
-    add_setting(parser, "augment", "random flips and quarter turns of the training slices, their maps with them")
+    add_setting(parser, "augment", "random flips and quarter turns of the training slices, their maps with them; "
+                                   "affine: rotation and zoom besides, maps made anew")
     add_setting(parser, "order", "order of the training slices: another in each epoch, or fixed")
     add_setting(parser, "seed", "seed of the weights and of the order of the slices")
     add_setting(parser, "precision", "arithmetic of the network; auto is bf16 on a GPU that has it and fp32 elsewhere")

@@ -94,6 +94,11 @@ def check_losses(settings: Settings) -> None:
         raise InputError("--maps 3d: expected a loss of signed distances (--contour boundary), found none")
     if settings.maps == "3d" and settings.distance_map == MADE_OF_BATCHES:
         raise InputError(f"--maps 3d: expected --maps 2d beside --distance-map {MADE_OF_BATCHES}, found 3d")
+    if settings.maps == "3d" and settings.augment == "affine":
+        raise InputError(
+            "--augment affine: expected --maps 2d beside it, since a slice does not hold what its 3D map is made of, "
+            "found --maps 3d"
+        )
     if settings.region_wise_map and "region-wise" not in kinds:
         raise InputError("--region-wise-map: expected a region-wise loss, found none")
     try:

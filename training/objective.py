@@ -2,8 +2,12 @@
 
 from dataclasses import replace
 
+from torch import Tensor
+
+from boundary_loss.distance import distance_maps, region_wise_map
 from dataloader import Batch
 from losses import Objective
+from raw_data.volumes import IGNORED
 from training.batch_maps import MADE_OF_BATCHES, MAPS, maps_of_batch
 from training.settings import Settings
 
@@ -31,16 +35,30 @@ def build_objective(settings: Settings, num_classes: int, *, ignore_index: int |
 
 
 class BatchMaps:
-    """Which map the losses of a run need, and whether the slices bring it or each batch makes its own."""
+    """Which map the losses of a run need, and whether the slices bring it or each batch makes its own.
+
+    A batch that comes without the maps of its slices, because augmentation changed the labels, gets new ones.
+    """
 
     def __init__(self, settings: Settings, objective: Objective, num_classes: int):
         self.num_classes = num_classes
-        name = objective.map_name(maps=settings.maps, region_wise=settings.region_wise_map)
-        of_batch = settings.distance_map == MADE_OF_BATCHES and name in MAPS
-        self.loaded, self.made = (None, name) if of_batch else (name, None)
+        self.convention = settings.distance_map
+        self.name = objective.map_name(maps=settings.maps, region_wise=settings.region_wise_map)
+        of_batch = self.convention == MADE_OF_BATCHES and self.name in MAPS
+        self.loaded = None if of_batch else self.name
 
     def add_to(self, batch: Batch) -> Batch:
         """The batch with the maps that the losses need."""
-        if self.made is None:
+        if self.name is None or batch.maps is not None:
             return batch
-        return replace(batch, maps=maps_of_batch(batch.label, self.num_classes, self.made))
+        return replace(batch, maps=self.maps_of(batch))
+
+    def maps_of(self, batch: Batch) -> Tensor:
+        """The maps (B, K, H, W) of the batch's labels within their slices, on their device."""
+        if self.loaded is None:
+            return maps_of_batch(batch.label, self.num_classes, self.name)
+        if self.name == "phi2d":
+            return distance_maps(
+                batch.label, self.num_classes, batch.spacing, self.convention, ignore_index=IGNORED
+            )
+        return region_wise_map(batch.label, self.num_classes, self.name, batch.spacing, ignore_index=IGNORED)
