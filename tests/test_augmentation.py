@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 from training_runs import assert_same_run, run
 
-from boundary_loss.distance import region_wise_map
+from boundary_loss.distance import distance_maps, region_wise_map
 from dataloader import Batch
 from training.augmentation import augment, flip_and_turn, generator_of, rotate_and_zoom, source_places
 from training.objective import BatchMaps, build_objective
@@ -110,6 +110,17 @@ def test_rotation_and_zoom_are_scipys_in_mm():
     expected = ndimage.affine_transform(label, matrix, centre - matrix @ centre, order=0)
     assert np.count_nonzero(found[0, 0].numpy() != expected) <= 3       # ties of the nearest pixel
     assert abs(np.count_nonzero(expected == 1) / 63 - zoom**2) < 0.15
+
+
+def test_a_crop_keeps_the_distances_of_the_whole_image():
+    """A map is a value per pixel: cut out with the image, it knows an object that the crop has lost."""
+    label = torch.zeros(1, 10, 8, dtype=torch.long)
+    label[0, 6:9, 2:5] = 1
+    cropped = distance_maps(label, 2, (0.5, 2.0))[0, 1, :4]                                     # rows 0 to 3
+    places, inside = np.argwhere(np.ones((4, 8))) * (0.5, 2.0), np.argwhere(label[0].numpy()) * (0.5, 2.0)
+    expected = np.linalg.norm(places[:, None] - inside[None], axis=2).min(axis=1)
+    assert np.allclose(cropped.numpy().ravel(), expected)
+    assert not distance_maps(label[:, :4], 2, (0.5, 2.0)).any()
 
 
 def test_zoom_multiplies_distances_up_to_the_border_pixel():
