@@ -5,7 +5,7 @@
 
 Each change is made in a copy of the checkout, never here; the tests that run its lines (of a change at import: that run
 its module) follow, the quickest first, until one fails. Which tests those are is traced once, file by file, and kept in
-.pytest_cache. What is only seen by a command in a process of its own is not noticed here.
+.pytest_cache. Tests marked slow, and commands in processes of their own, may notice more than is counted here.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from mutations import Mutation, find_mutations
 
 ROOT = Path(__file__).resolve().parent.parent
 TRACES = ROOT / ".pytest_cache" / "traces"
-OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--tb=line")
+OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", "--no-header", "--tb=line")
 # Loaded once, before a process is forked for each change.
 LIBRARIES = ("torch", "scipy.ndimage", "pandas", "matplotlib.pyplot", "nibabel", "PIL.Image", "hypothesis", "pytest")
 

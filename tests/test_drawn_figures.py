@@ -170,12 +170,24 @@ def test_pictures_say_case_slice_and_figures_of_each_row(rows, drawn):
         name = panel[0].get_xlabel().split(": ")[1].split(",")[0]
         for axis, row in zip(panel[2:], ("gdl", "ce"), strict=True):
             line = of_run[row][name]
+            # Image, false negatives, false positives; and one of the two at least has something to show.
+            filled = [np.asarray(image.get_array())[..., 3].any() for image in axis.images[1:]]
+            assert len(axis.images) == 3 and any(filled)
             assert axis.get_xlabel() == f"DSC {float(line['dsc']):.3f}, HD95 {float(line['hd95_mm']):.1f} mm"
     assert figure.legends[0].get_title().get_text() == (
         "cases: best and median gain in DSC of ce over gdl, and lowest DSC of ce"
     )
     shown = [text.get_text() for text in figure.legends[0].get_texts()]
     assert shown == ["reference", "prediction", "false negative", "false positive"]
+
+
+def test_a_case_without_a_lesion_is_no_best_or_median_gain(tmp_path):
+    """Case 0 has no lesion and would gain most; case 3 none and would be the worst."""
+    for row, dsc in (("a", (0.0, 0.5, 0.5, 0.5)), ("b", (1.0, 0.7, 0.6, 0.0))):
+        cases = [case(str(i), value, 1.0, n_ref=0 if i in (0, 3) else 9) for i, value in enumerate(dsc)]
+        write_run(tmp_path / row / "seed0", cases, {"seed": 0})
+    a, b = (find_runs(tmp_path, row)[0] for row in "ab")
+    assert pictures.choose_cases(a, b) == [("best gain", "1"), ("lowest DSC", "3")]
 
 
 def test_a_picture_is_of_the_slice_with_the_largest_reference_in_its_best_channel(varied, rows):

@@ -53,6 +53,9 @@ def disturb(arguments, out, kind: str, moment: float) -> tuple[int, bool]:
         # The log is written anew when a session starts to train, and then after each epoch.
         wait_for(process, lambda: log.exists() and log.stat().st_mtime_ns > began)
         wait_for(process, lambda: epochs_in(log) > epochs + 4, seconds=0.2 * moment)
+    if kind == "stop":
+        # However slow it is: the first epochs are under way.
+        wait_for(process, lambda: epochs_in(log) > epochs)
     if kind == "write":
         wait_for(process, lambda: bool(list(out.glob(f".{process.pid}.*.pt"))), interval=0.0002)
     process.send_signal(signal.SIGTERM if kind == "stop" else signal.SIGKILL)

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from raw_files import make_busi, make_isles, make_kits, make_nnunet
+from raw_files import make_busi, make_isles, make_kits, make_nnunet, make_wmh
 
 import preprocess
 from slicing import slicer
@@ -160,3 +160,14 @@ def test_the_values_of_flags_are_those_of_the_files(raw, tmp_path):
     assert resampled["spacing"]["case_1"] == ["1.6", "1.6", "5.0"]
     shares = parts_of(raw, tmp_path / "d", "busi", "--val", "2", "--max-share", "1")
     assert len(shares["cases"]) == 7
+
+
+def test_without_a_flag_as_many_cases_validate_as_in_the_paper(tmp_path):
+    """20 of ISLES and 10 of WMH; of a data set of one's own a fifth."""
+    make_isles(tmp_path / "isles", [f"case_{n}" for n in range(1, 23)], shape=(16, 16, 2))
+    make_wmh(tmp_path / "wmh", [f"Utrecht/{n}" for n in range(12)], shape=(16, 16, 2))
+    make_nnunet(tmp_path / "own", cases=[f"a_{n}" for n in range(9)], shape=(16, 16, 2))
+    numbers = []
+    for dataset, flags in (("isles", ()), ("wmh", ()), ("own", ("--layout", "nnunet"))):
+        numbers.append(len(val_of(parts_of(tmp_path, tmp_path / f"{dataset} sliced", dataset, *flags))))
+    assert numbers == [20, 10, 2]
