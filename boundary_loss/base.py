@@ -16,7 +16,7 @@ from boundary_loss.transform import Spacing, as_batch_spacing
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 REDUCTIONS = ("mean", "none")
 TINY = 1e-7  # floor of the base of a fractional power, whose derivative at 0 is infinite
-LEAST_PROB = 1e-12  # floor of a given probability in its logarithm, which 0 has none
+LEAST_PROB = 1e-12  # floor of a given probability in its logarithm: 0 has none
 
 
 class Options(TypedDict, total=False):
@@ -40,17 +40,18 @@ class Batch:
     classes: tuple[int, ...]            # the C selected ones
     activation: str = "softmax"
     ignored: Tensor | None = None       # (B, 1, *spatial) bool, the voxels that do not count; None: all count
-
-    _made: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)  # what a loss has asked for
+    _made: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)  # once: what a loss has asked for
 
     @property
     def probs(self) -> Tensor:
         """Softmax, sigmoid or given probabilities (B, C, *spatial)."""
         if "probs" not in self._made:
-            scores = channels(self.scores, self.classes)
-            probs = {"softmax": lambda: self.log_probs.exp(), "sigmoid": scores.sigmoid, "none": lambda: scores}
-            made = probs[self.activation]()
-            self._made["probs"] = made if self.ignored is None else made.masked_fill(self.ignored, 0.0)
+            if self.activation == "softmax":
+                probs = self.log_probs.exp()
+            else:
+                scores = channels(self.scores, self.classes)
+                probs = scores.sigmoid() if self.activation == "sigmoid" else scores
+            self._made["probs"] = probs if self.ignored is None else probs.masked_fill(self.ignored, 0.0)
         return self._made["probs"]
 
     @property
@@ -61,11 +62,13 @@ class Batch:
     @property
     def _all_log_probs(self) -> Tensor:
         if "log_probs" not in self._made:
-            self._made["log_probs"] = {
-                "softmax": lambda scores: scores.log_softmax(dim=1),
-                "sigmoid": logsigmoid,
-                "none": lambda scores: scores.clamp_min(LEAST_PROB).log(),
-            }[self.activation](self.scores)                                     # (B, K, *spatial)
+            if self.activation == "softmax":
+                log_probs = self.scores.log_softmax(dim=1)                      # (B, K, *spatial)
+            elif self.activation == "sigmoid":
+                log_probs = logsigmoid(self.scores)
+            else:
+                log_probs = self.scores.clamp_min(LEAST_PROB).log()
+            self._made["log_probs"] = log_probs
         return self._made["log_probs"]
 
     @property

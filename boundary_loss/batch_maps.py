@@ -36,8 +36,16 @@ def boundary_distances(masks: Tensor, spacing: Spacing, ignored: Tensor | None =
     return distances.masked_fill_(torch.isinf(distances), 0.0)
 
 
-def signed_distances(masks: Tensor, spacing: Spacing, ignored: Tensor | None = None) -> Tensor:
-    """`boundary_distances`, negative inside."""
+def signed_distances(
+    masks: Tensor, spacing: Spacing, ignored: Tensor | None = None, *, complementary: bool = False
+) -> Tensor:
+    """`boundary_distances` of masks (B, C, *spatial), negative inside; of two complementary ones by one transform.
+
+    The way out of one of two classes is the way into the other.
+    """
+    if complementary:
+        phi = signed_distances(masks[:, 1:], spacing, ignored)                              # (B, 1, *spatial)
+        return torch.cat([-phi, phi], dim=1)
     distances = boundary_distances(masks, spacing, ignored)
     return torch.where(masks, -distances, distances)
 
@@ -69,11 +77,8 @@ def distance_maps_of_batch(
     inside, ignored, spacing = _read(label, num_classes, spacing, ignore_index)
     if convention == "authors":
         maps = authors_distances(inside, spacing, ignored)
-    elif num_classes == 2:  # the way out of one of two classes is the way into the other
-        maps = signed_distances(inside[:, 1:], spacing, ignored)
-        maps = torch.cat([-maps, maps], dim=1)
     else:
-        maps = signed_distances(inside, spacing, ignored)
+        maps = signed_distances(inside, spacing, ignored, complementary=num_classes == 2)
     return _mark(maps, ignored)
 
 

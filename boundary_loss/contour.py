@@ -66,7 +66,9 @@ class Boundary(_SoftmaxTimesMap):
         check_target(label, logits, "label")
         with torch.autocast(logits.device.type, enabled=False):
             batch = self.read_batch(logits, label, spacing, "label")
-            phi = signed_distances(batch.target > 0.5, batch.spacing, batch.ignored)        # (B, C, *spatial)
+            two = batch.exclusive and batch.classes == (0, 1) and batch.scores.shape[1] == 2
+            masks = batch.target > 0.5                                                      # (B, C, *spatial)
+            phi = signed_distances(masks, batch.spacing, batch.ignored, complementary=two)
             batch = replace(batch, target=phi.to(batch.target.dtype))
             return self.reduce(self.compute(batch), batch)
 

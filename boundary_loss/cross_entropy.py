@@ -146,7 +146,7 @@ class DistanceWeightedCrossEntropy(Loss):
         elif batch.exclusive:
             label = torch.zeros_like(inside[:, :1], dtype=torch.int32)          # (B, 1, *spatial) 0 for no class
             for i in range(inside.shape[1]):
-                label = label + (i + 1) * inside[:, i : i + 1]
+                label.add_(inside[:, i : i + 1], alpha=i + 1)
             inside = label
         if self.convention == "paper":
             return edt(inside, batch.spacing)

@@ -22,14 +22,15 @@ def check_logits(logits: Tensor, activation: str) -> None:
 def check_target(target: Tensor, logits: Tensor, kind: str) -> None:
     """ValueError unless the target has a shape, a dtype and the device that fit the logits."""
     whole, spatial = tuple(logits.shape), tuple(logits.shape[2:])
-    label_forms, wanted = [(whole[0], *spatial), (whole[0], 1, *spatial)], f"floats {whole}"
+    label_forms = [(whole[0], *spatial), (whole[0], 1, *spatial)]
+    wanted = f"floats {whole}"
     if kind == "label":
         wanted = f"integers or bool {label_forms[0]} or {label_forms[1]}, or one-hot {whole}"
     if not isinstance(target, Tensor):
         raise ValueError(f"target: expected a {kind} target of {wanted}, found {type(target).__name__}")
     shape, is_float = tuple(target.shape), target.is_floating_point()
-    fits = shape == whole or (shape in label_forms and not is_float) if kind == "label" else shape == whole and is_float
-    if not fits or target.is_complex():
+    one_number = kind == "label" and not is_float and shape in label_forms
+    if not (one_number or (shape == whole and (is_float or kind == "label"))) or target.is_complex():
         raise ValueError(f"target: expected a {kind} target of {wanted}, found {target.dtype} {shape}")
     if target.device != logits.device:
         raise ValueError(f"target: expected a tensor on {logits.device}, found one on {target.device}")

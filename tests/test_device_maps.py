@@ -194,6 +194,20 @@ def test_boundary_of_labels_is_that_of_their_maps(name, classes):
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("classes", [(0, 1), (1, 0)])
+def test_boundary_of_labels_of_two_classes(classes, activation):
+    label = random_labels(SHAPES["2d"], 2)
+    masks = torch.stack([label == 0, label == 1], dim=1)
+    if activation == "sigmoid":
+        masks[:, 0, 5:] = True
+    logits = torch.randn((3, 2, 13, 29), generator=torch.Generator().manual_seed(0))
+    phi = np.stack([[scipy_map(mask, (2.0, 0.5)) for mask in image] for image in masks.numpy()])
+    loss = Boundary(classes=classes, activation=activation)
+    expected = loss(logits, torch.from_numpy(phi).float()).item()
+    assert loss.from_labels(logits, masks, (2.0, 0.5)).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_boundary_of_labels_under_autocast_is_float32():
     label = random_labels(SHAPES["2d"], 2)
     logits = torch.randn((3, 2, 13, 29), generator=torch.Generator().manual_seed(0)).bfloat16()

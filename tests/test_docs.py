@@ -19,7 +19,7 @@ def test_every_test_that_fidelity_names_exists_and_no_cell_is_empty():
             assert all(cell.strip() for cell in line.split("|")[1:-1]), line
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/DESIGN.md", "docs/FIDELITY.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/DESIGN.md", "docs/FIDELITY.md", "docs/LIBRARY.md"])
 def test_documents_name_what_is_there(document):
     text = (ROOT / document).read_text()
     for name in re.findall(r"`((?:docs|scripts|tests|published)/[\w./-]+|[\w]+\.(?:py|mk|txt|md))`", text):

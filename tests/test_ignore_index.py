@@ -132,6 +132,12 @@ def test_an_image_ignored_whole_is_0_without_smoothing_too(name):
     assert value > 0 and gradient.isfinite().all()
 
 
+def test_dice_of_nothing_predicted_where_nothing_is_has_no_loss_without_smoothing():
+    certain = torch.tensor([1e4, -1e4]).view(1, 2, 1, 1).expand(1, 2, 3, 3)
+    for loss in (losses.Dice, losses.Tversky):
+        assert loss(smooth=0.0, classes=(1,))(certain, torch.zeros(1, 3, 3, dtype=torch.long)) == 0
+
+
 NOT_SPATIAL = sorted(set(VARIANTS) - {name for name in VARIANTS if name.startswith(("unet-ce", "hausdorff", "active"))})
 
 
