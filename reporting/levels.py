@@ -34,8 +34,8 @@ VOLUME = Level(
     name="volume",
     file="metrics.csv",
     metrics=("dsc", "hd95_mm"),
-    footnote="Mean over the validation volumes (3D), then mean (sample sd) over seeds; HD95 pools the surface "
-    "distances of both directions. " + EMPTY_RULE,
+    footnote="Mean over the validation cases (volumes in 3D, images in 2D), then mean (sample sd) over seeds; HD95 "
+    "pools the surface distances of both directions. " + EMPTY_RULE,
 )
 SLICE = Level(
     name="slice",

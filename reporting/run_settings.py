@@ -40,7 +40,9 @@ def settings_note(found: Mapping[str, Sequence[Run]]) -> Note:
     """What the runs share, or what each row has where they differ, in bold."""
     note = [Text("Settings: ")]
     further = [name for name in FURTHER_SETTINGS if set(settings_by_row(found, name).values()) != {DEFAULTS[name]}]
-    for place, name in enumerate((*PRINTED_SETTINGS, *further)):
+    # The width of a network whose channels are fixed is none.
+    had = [name for name in PRINTED_SETTINGS if set(settings_by_row(found, name).values()) != {None}]
+    for place, name in enumerate((*had, *further)):
         values = settings_by_row(found, name)
         separator = ", " if place else ""
         if all_equal(values):

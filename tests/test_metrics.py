@@ -503,3 +503,28 @@ def test_a_volume_of_one_slice_is_measured_as_its_slice(axis):
     expected = metrics.surface_metrics(pred, ref, (0.5, 2.0), tolerance_mm=1.0)
     assert found == expected and found["hd95_mm"] == pytest.approx(medpy.hd95(pred, ref, (0.5, 2.0)))
     assert medpy.hd95(*volumes, np.insert([0.5, 2.0], axis, 7.0)) < found["hd95_mm"]
+
+
+def test_ignored_voxels_leave_both_masks_in_every_metric():
+    """As if they were background in both, whichever mask has them."""
+    rng = np.random.default_rng(5)
+    pred, ref, ignore = (rng.random((9, 8, 4)) < share for share in (0.3, 0.3, 0.4))
+    assert (pred & ignore).any() and (ref & ignore).any()
+    kept, spacing = (pred & ~ignore, ref & ~ignore), (1.0, 0.5, 3.0)
+    for metric, more in (
+        (metrics.dsc, ()), (metrics.outcome, ()), (metrics.hd, (spacing,)), (metrics.hd95, (spacing,)),
+        (metrics.hd95_max, (spacing,)), (metrics.assd, (spacing,)), (metrics.surface_dice, (spacing, 0.4)),
+        (metrics.surface_metrics, (spacing,)), (metrics.volume_difference, (spacing,)), (metrics.lesion_detection, ()),
+    ):
+        assert metric(pred, ref, *more, ignore=ignore) == metric(*kept, *more)
+        if metric in (metrics.dsc, metrics.assd, metrics.volume_difference, metrics.surface_metrics):
+            assert metric(*kept, *more) not in (metric(kept[0], ref, *more), metric(pred, kept[1], *more)), metric
+
+
+def test_counts_of_large_images_do_not_overflow():
+    """More pixels of a class in a slice than 16 bits count, and more in a volume than 31."""
+    label = torch.ones((2, 300, 300), dtype=torch.uint8)
+    label[1, :10] = 0
+    both, n_pred, n_ref = metrics.intersection_and_sizes(label, label, 2)
+    assert both.tolist() == n_pred.tolist() == n_ref.tolist() == [[0, 90_000], [3_000, 87_000]]
+    assert both.dtype == torch.int64

@@ -68,18 +68,25 @@ def with_network(trained, network, case):
     return replace(model, network=network), scan, raw
 
 
-@pytest.mark.parametrize("case", VAL)
-def test_probabilities_are_resampled_not_logits(trained, case):
-    """Normalised, resized, rounded, segmented, its softmax resized back: each step by NumPy and SciPy."""
-    model, scan, raw = with_network(trained, Bright(), case)
+def bright_by_hand(raw, case):
+    """What ``Bright`` finds in a scan (X, Y, Z): its softmax resized back; and the softmax of its logits resized back.
+
+    Normalised, resized, rounded, segmented: each step by NumPy and SciPy.
+    """
     image = np.asarray(nib.load(isles_path(raw, case, "CT_CBF")).dataobj).astype(np.float64)
     image = (image - image.min()) / (image.max() - image.min())
-    sliced = resampled(image, (32, 32)).astype(np.float16).astype(np.float64)
-    softmax = resampled(1 / (1 + np.exp(-40 * (sliced - 0.6))), SCANS[case][0][:2])
+    logits = 40 * (resampled(image, (32, 32)).astype(np.float16).astype(np.float64) - 0.6)
+    softmax, wrong = (resampled(values, SCANS[case][0][:2]) for values in (1 / (1 + np.exp(-logits)), logits))
+    return softmax, 1 / (1 + np.exp(-wrong))
+
+
+@pytest.mark.parametrize("case", VAL)
+def test_probabilities_are_resampled_not_logits(trained, case):
+    model, scan, raw = with_network(trained, Bright(), case)
+    softmax, wrong = bright_by_hand(raw, case)
     classes, probs = prediction.segment(model, scan, batch_size=2)
     assert probs[..., 1] == pytest.approx(softmax, abs=2e-2) and probs.sum(-1) == pytest.approx(1, abs=1e-5)
-    logits = resampled(40 * (sliced - 0.6), SCANS[case][0][:2])
-    assert np.abs(1 / (1 + np.exp(-logits)) - softmax).max() > 0.1      # what resized logits would give
+    assert np.abs(wrong - softmax).max() > 0.1
     assert np.array_equal(classes, probs[..., 1] > probs[..., 0]) and 0 < classes.mean() < 1
 
 
@@ -105,19 +112,24 @@ def test_native_metrics_are_medpys_with_the_scans_own_spacing(trained, tmp_path,
     sliced = (run / "metrics.csv").read_text()
     rows = measured_natively(run, monkeypatch, Bright())
     assert [row["case_id"] for row in rows] == list(VAL)
+    told_apart = 0
     for row in rows:
         shape, spacing = SCANS[row["case_id"]]
         found = nib.load(run / "predictions_native" / f"{row['case_id']}.nii.gz")
         mask = np.asarray(found.dataobj) == 1
         reference = np.asarray(nib.load(isles_path(raw, row["case_id"], "OT")).dataobj) == 1
         assert mask.shape == shape and (mask & reference).any() and (mask ^ reference).any()
+        softmax, wrong = bright_by_hand(raw, row["case_id"])
+        clear = np.abs(softmax - 0.5) > 0.02
+        assert np.array_equal(mask[clear], softmax[clear] > 0.5)
+        told_apart += np.count_nonzero(mask[clear] != (wrong[clear] > 0.5))
         assert (row["space"], int(row["n_voxels"])) == ("native", mask.size)
         assert float(row["dsc"]) == pytest.approx(binary.dc(mask, reference))
         for column, metric in (("hd_mm", binary.hd), ("hd95_mm", binary.hd95), ("assd_mm", binary.assd)):
             assert float(row[column]) == pytest.approx(metric(mask, reference, spacing), abs=1e-4)
         difference = np.prod(spacing) * (mask.sum() - reference.sum(dtype=float))
         assert float(row["volume_difference_mm3"]) == pytest.approx(difference, rel=1e-5)
-    assert (run / "metrics.csv").read_text() != sliced
+    assert told_apart > 0 and (run / "metrics.csv").read_text() != sliced
     for case in VAL:        # pictures are of the sliced grid
         assert nib.load(run / "predictions" / f"{case}.nii.gz").shape == (32, 32, SCANS[case][0][2])
 
@@ -160,15 +172,16 @@ def test_the_ignored_label_leaves_both_masks(tmp_path, monkeypatch):
     run = tmp_path / "run"
     small = ("--width", "1", "--epochs", "1", "--device", "cpu")
     train.main(["--data", str(tmp_path / "data"), "--out", str(run), *small])
-    for flags, kept in (((), lambda label: label >= 0), (("--ignore-label", "2"), lambda label: label != 2)):
+    for ignored in (None, 2, 1):
+        flags = () if ignored is None else ("--ignore-label", str(ignored))
         for row in measured_natively(run, monkeypatch, Everywhere(), *flags):
             site = {"0": "Utrecht", "50": "Singapore"}[row["case_id"]]
             label = np.asarray(nib.load(tmp_path / "raw" / site / row["case_id"] / "wmh.nii.gz").dataobj)
-            mask, reference = kept(label), (label == 1) & kept(label)
+            mask, reference = label != ignored, (label == 1) & (label != ignored)
             assert (int(row["n_pred"]), int(row["n_ref"])) == (mask.sum(), reference.sum())
             assert float(row["dsc"]) == pytest.approx(2 * reference.sum() / (mask.sum() + reference.sum()))
-            assert row["ignore_label"] == ("2" if flags else "")
-            assert (label == 2).sum() == 25
+            assert row["ignore_label"] == ("" if ignored is None else str(ignored))
+            assert (label == 2).sum() == 25 and (label == 1).any()
 
 
 def test_a_mask_has_no_display_range_of_its_scan(trained, tmp_path):

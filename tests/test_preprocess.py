@@ -11,9 +11,11 @@ import preprocess
 from raw_data.dataset import Case
 from raw_data.files import RawFile
 from raw_data.volumes import Volume
+from sliced_data.writing import new_folder
 from slicing.grid import Grid, resize_volume
 from slicing.normalisation import scale
 from slicing.splits import group_patients, split_by_group, split_by_scan
+from utils import InputError
 
 ROOT = Path(preprocess.__file__).parent
 
@@ -133,6 +135,16 @@ def test_split_files(tmp_path, name, text, capsys):
     rows = {row["case_id"]: row["split"] for row in csv.DictReader((tmp_path / "out" / "cases.csv").open())}
     assert rows == {"case_1": "train", "case_10": "val", **({"case_2": "train"} if name == "split.txt" else {})}
     assert ("in neither list" in capsys.readouterr().out) == (name != "split.txt")
+
+
+def test_two_slicings_of_one_folder_are_one_too_many(tmp_path):
+    """The second is refused, and takes nothing away from the first."""
+    with new_folder(tmp_path / "data") as folder:
+        (folder / "train" / "label" / "mine.npy").touch()
+        with pytest.raises(InputError, match="another process is at work"), new_folder(tmp_path / "data"):
+            pass
+        assert (folder / "train" / "label" / "mine.npy").exists()
+    assert (tmp_path / "data" / "train" / "label" / "mine.npy").exists()
 
 
 def test_one_process_or_two_give_the_same(tmp_path):

@@ -125,15 +125,23 @@ def test_volumes_empty_in_both_masks_are_neither_missed_nor_false_alarms(tmp_pat
 
 
 def test_a_collapsed_row_is_no_peer_and_never_the_best(tmp_path):
-    """It has the best mean DSC, since one reference is empty too; the best of the others is bold all the same."""
-    write_run(tmp_path / "a" / "seed0", [case("1", 0.4, 9.0), case("2", 0.4, 9.0, n_ref=0)], {"seed": 0})
+    """It has as good a mean DSC as the best, since one reference is empty too; only the other's is bold."""
+    write_run(tmp_path / "a" / "seed0", [case("1", 0.5, 9.0), case("2", 0.5, 9.0, n_ref=0)], {"seed": 0})
     write_run(tmp_path / "b" / "seed0", [case("1", 0.0, 12.0, n_pred=0), case("2", 1.0, 0.0, 0, 0)], {"seed": 0})
     write_run(tmp_path / "c" / "seed0", [case("1", 0.3, 8.0), case("2", 0.3, 8.0, n_ref=0)], {"seed": 0})
     lines = {line["row"]: line for line in printed(tables.write_table(tmp_path, ["a", "b", "c"], "t"))}
-    assert [lines[row]["DSC"] for row in "abc"] == ["**0.400**", "0.500", "0.300"]
+    assert [lines[row]["DSC"] for row in "abc"] == ["**0.500**", "0.500", "0.300"]
     assert [lines[row]["HD95 (mm)"] for row in "abc"] == ["9.00", "collapsed (1 missed)", "**8.00**"]
     # With one row that has not collapsed there is nothing to be better than.
     assert "**" not in tables.write_table(tmp_path, ["a", "b"], "t").split("Settings")[0]
+
+
+def test_a_collapsed_row_with_the_highest_mean_takes_no_bold_away(tmp_path):
+    for row, dsc in (("a", 0.4), ("c", 0.3)):
+        write_run(tmp_path / row / "seed0", [case("1", dsc, 9.0), case("2", dsc, 9.0)], {"seed": 0})
+    write_run(tmp_path / "b" / "seed0", [case("1", 0.0, 12.0, n_pred=0), case("2", 1.0, 0.0, 0, 0)], {"seed": 0})
+    lines = printed(tables.write_table(tmp_path, ["a", "b", "c"], "t"))
+    assert [line["DSC"] for line in lines] == ["**0.400**", "0.500", "0.300"]
 
 
 def test_rows_that_are_equally_good_are_all_bold(tmp_path):
