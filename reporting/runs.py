@@ -11,8 +11,9 @@ import pandas as pd
 from evaluation.metric_catalogue import COLUMNS, LENGTH, MEASURED_WITH
 from published import published_rows
 from reporting.levels import LEVELS, SLICE, VOLUME
+from sliced_data.facts import check_facts
 from training.settings import settings_of_config
-from utils import InputError, check_file_name, read_json, read_rows
+from utils import InputError, check_file_name, check_text, read_json, read_rows
 
 # Those that every metrics.csv has had from the first.
 METRICS = ("dsc", "hd95_mm", "hd_mm")
@@ -115,6 +116,8 @@ def finished_rows(
     """
     there = sorted({path.parents[1].name for path in results.glob("*/seed*/metrics.csv")})
     ordered = dict.fromkeys([*(row for rows in tables.values() for row in rows), *there])
+    for row in there:
+        check_text(row, f"{results}: row")
     finished = [row for row in ordered if finished_folders(results, row, seeds)]
     if not finished:
         of_seeds = f" of seed {' or '.join(map(str, seeds))}" if seeds else ""
@@ -133,6 +136,7 @@ def read_run(seed: int, folder: Path) -> Run:
     meta = config.get("meta", {})
     if not isinstance(meta, dict):
         raise InputError(f"{path}: expected the data set's meta.json in meta, found {type(meta).__name__}")
+    check_facts(meta, path)
     return Run(
         seed=seed,
         folder=folder,

@@ -10,8 +10,6 @@ from torch.nn import functional
 
 from raw_data.volumes import Spacing, Volume
 
-FITS = ("resize", "centre")
-
 
 @dataclass(frozen=True)
 class Grid:

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from utils import run_command
+from environment.command import run_command
 
 ISLES_DTYPES = {"CT": np.int32, "CT_CBF": np.uint16, "CT_CBV": np.uint16, "CT_MTT": np.float64, "CT_Tmax": np.float64}
 

@@ -1,0 +1,4 @@
+"""The names that flags of preprocess.py choose from, where what they name loads torch: --help does not wait for it."""
+
+FITS = ("resize", "centre")
+CONVENTIONS = ("paper", "authors")      # of signed distances
