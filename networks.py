@@ -255,7 +255,7 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
     """Tensors by name, on the CPU; ``InputError`` where the file is missing or holds anything else."""
     if not path.is_file():
         raise InputError(f"{path}: expected a state dict, found {'a folder' if path.is_dir() else 'nothing'}")
-    with refuse_damage(f"{path}: expected a state dict"):
+    with refuse_damage(f"{path}: expected a state dict", in_words=False):
         state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, Mapping):
         raise InputError(f"{path}: expected a state dict, found {type(state).__name__}")
@@ -289,6 +289,13 @@ def network_settings(name: str) -> dict[str, int]:
     """The settings of a network and their defaults: ``{"width": 64}`` for ``unet``, none for ``resnet34-unet``."""
     parameters = inspect.signature(NETWORKS[name]).parameters.values()
     return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+def parameter_bytes(name: str, in_channels: int, num_classes: int, *, width: int | None = None) -> int:
+    """Memory that the parameters of a network take, of which none is taken to know it."""
+    with torch.device("meta"):
+        network = build_network(name, in_channels, num_classes, width=width)
+    return sum(parameter.nbytes for parameter in network.parameters())
 
 
 def build_network(name: str, in_channels: int, num_classes: int, *, width: int | None = None) -> Network:

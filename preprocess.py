@@ -72,12 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from slicing.check import check_sliced
     from slicing.options import resolve
     from slicing.slicer import slice_dataset
+    from training.interrupts import memory_advice
 
     options = resolve(args)
     if args.check:
         check_sliced(args.dest, options)
     else:
-        print(f"{args.dest}: {slice_dataset(options, args.dest, jobs=args.jobs)}")
+        with memory_advice("take a smaller --size, a larger --spacing or fewer --jobs"):
+            print(f"{args.dest}: {slice_dataset(options, args.dest, jobs=args.jobs)}")
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ class StoppedError(Exception):
 
 
 @contextlib.contextmanager
-def refuse_damage(expected: str, place: str = "") -> Iterator[None]:
+def refuse_damage(expected: str, place: str = "", *, in_words: bool = True) -> Iterator[None]:
     """Let whatever a library raises in the block for a damaged file be one ``InputError``: expected, found, place.
 
-    Such a library raises a dozen kinds, whatever its parser comes upon, of which its documents name a few.
+    Such a library raises a dozen kinds, whatever its parser comes upon, of which its documents name a few. Without
+    ``in_words`` only the kind is said, where the library's words are advice for other programs.
     """
     try:
         yield
@@ -38,7 +39,8 @@ def refuse_damage(expected: str, place: str = "") -> Iterator[None]:
     except Exception as error:
         if "out of memory" in str(error).lower():
             raise   # no fault of the file: torch's word for a device that is full
-        raise InputError(f"{expected}, found {error or type(error).__name__}{place}") from None
+        found = str(error) if in_words else ""
+        raise InputError(f"{expected}, found {found or type(error).__name__}{place}") from None
 
 
 def current_word(value: str) -> str:

@@ -56,7 +56,7 @@ def load_model(folder: Path, checkpoint: str, device: torch.device) -> Model:
         check_count(state["epoch"], "epoch", below=settings.epochs)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the weights of its config.json, found others ({error!r:.200})") from None
-    network.load_state_dict(state["model"])
+    network.load_state_dict(state["model"], assign=True)
     check_finished(folder, settings.epochs)
     network = network.to(device, memory_format=torch.channels_last).eval()
     return Model(network=network, device=device, epoch=state["epoch"], **described)
@@ -77,9 +77,10 @@ def describe_run(path: Path) -> tuple[Settings, nn.Module, dict]:
         check_facts(config["meta"], path)
         meta = state_facts(config["meta"])
         check_normalisation(meta)
-        network = build_network(
-            settings.network, len(meta["modalities"]), len(meta["class_names"]), width=settings.width
-        )
+        with torch.device("meta"):      # the memory is that of the checkpoint's tensors, once they are found to fit
+            network = build_network(
+                settings.network, len(meta["modalities"]), len(meta["class_names"]), width=settings.width
+            )
         return settings, network, {
             "grid": Grid(size=check_size(meta["size"]), fit=meta["fit"], spacing=meta["spacing"]),
             "normalise": meta["normalise"], "class_names": tuple(meta["class_names"]),

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from utils import InputError, check_file_name, current_word, read_bytes, read_js
 
 FORMAT = 1
 MAX_SLICES = 10_000     # of a case: their numbers have four digits
+MAX_SPACING = 1e6       # mm; also more than the number of slices
 PARTS = ("train", "val")
 KINDS = ("image", "label", "phi2d", "phi3d")
 # Facts that older data sets do not state, and what was true of them.
@@ -122,7 +122,7 @@ def parse_case(row: dict[str, str], columns: Sequence[str], path: Path) -> Slice
         raise InputError(f"{path}: {row['case_id']}: expected numbers in {expected}, found {row}") from None
     if n_slices > MAX_SLICES:
         raise InputError(f"{path}: {row['case_id']}: expected at most {MAX_SLICES} slices, found {n_slices}")
-    if not all(0 < number < math.inf for number in (n_slices, *spacing)):
+    if not all(0 < number <= MAX_SPACING for number in (n_slices, *spacing)):
         raise InputError(f"{path}: {row['case_id']}: expected positive numbers in {expected}, found {row}")
     return SlicedCase(row["case_id"], row["split"], n_slices, (spacing[0], spacing[1], spacing[2]))
 

@@ -60,6 +60,7 @@ def read_checkpoint(path: Path, device: torch.device) -> object:
             damaged = archive.testzip()
             if damaged is not None:
                 raise InputError(f"{path}: expected a whole checkpoint, found {damaged} damaged")
+    with refuse_damage(f"{path}: expected a whole checkpoint", in_words=False):
         return torch.load(path, map_location=device, weights_only=True)
 
 

@@ -10,7 +10,10 @@ from utils import InputError
 
 MINIMA = {"epochs": 1, "batch_size": 1, "seed": 0}
 # Beyond what anybody trains with; a number that no tensor can hold ends in a library's own words.
-MAXIMA = {"epochs": 10**6, "batch_size": 2**16, "width": 2**12, "lr": 1e30, "weight_decay": 1e30, "gradient_clip": 1e30}
+MAXIMA = {
+    "epochs": 10**6, "batch_size": 2**16, "width": 2**12, "alpha_epochs": 10**6,
+    **dict.fromkeys(("lr", "weight_decay", "gradient_clip", "alpha_start", "alpha_step", "contour_alone_weight"), 1e30),
+}
 
 
 def check_settings(settings: Settings) -> Settings:

@@ -9,7 +9,8 @@ import torch
 from environment.cores import use_threads
 from environment.devices import fastest_precision, select_device, use_deterministic_algorithms
 from environment.locks import exclusive
-from networks import NETWORKS
+from environment.memory import free_memory
+from networks import NETWORKS, parameter_bytes
 from sliced_data.meta import Meta, read_meta
 from training.interrupts import memory_advice
 from training.run_folder import begin_session, check_finished, check_run_folder, holds_run, read_settings
@@ -71,10 +72,21 @@ def memory_words(settings: Settings, device: torch.device) -> str:
     return f"take less than --batch-size {settings.batch_size} or --width {settings.width}, or {place}"
 
 
+def check_room(settings: Settings, meta: Meta, device: torch.device) -> None:
+    """``MemoryError`` where the device has no room for the weights, their gradients and the optimiser's moments."""
+    weights = parameter_bytes(
+        settings.network, len(meta.modalities), len(meta.class_names), width=settings.width
+    )
+    needed = weights * (4 if settings.optimiser == "adam" else 3)
+    if needed > free_memory(device):
+        raise MemoryError(f"cannot allocate {needed / 2**30:.1f} GiB for the network and its optimiser")
+
+
 def train(settings: Settings, execution: Execution, device: torch.device) -> None:
     """Train what is missing of the run in ``execution.out``."""
     out, meta = execution.out, read_meta(execution.data)
     with memory_advice(memory_words(settings, device)):
+        check_room(settings, meta, device)
         trainer = Trainer(
             settings, meta, device, resident=execution.resident, detect_anomaly=execution.detect_anomaly,
             encoder_file=execution.encoder_file,
