@@ -14,7 +14,6 @@ from sliced_data.meta import PARTS, Meta, part_files
 from sliced_data.slices import PartFiles, SlicedCase, compute_maps, read_slice
 from utils import InputError, progress
 
-RESIDENCES = ("auto", "device", "host", "stream")
 CHECK_SLICES = 8        # slices in memory at once while all files are read through
 
 
@@ -221,7 +220,7 @@ def open_parts(
     meta: Meta, parts: Sequence[str] = PARTS, *, maps: str | None = None, convention: str | None = None,
     resident: str = "auto", device: torch.device,
 ) -> tuple[Slices, ...] | tuple[StreamedSlices, ...]:
-    """The slices of ``parts`` (train and val), kept where ``resident`` (one of RESIDENCES) says."""
+    """The slices of ``parts`` (train and val), kept where ``resident`` (auto, device, host or stream) says."""
     wanted = {"maps": maps, "convention": convention}
     # All, before the first is read: one may have no cases.
     size = sum(part_files(meta, part, **wanted).nbytes for part in parts)

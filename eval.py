@@ -1,16 +1,21 @@
 """Evaluate runs: metrics of one run, tables and tests over runs and seeds, figures, masks of new scans, scores."""
 
+from environment.startup import begin  # first, so that a stop is one line while the rest is imported, too
+
+begin(__name__)
+
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from environment.command import Parser, run_command
 from evaluation.measuring import GRIDS, MeasuringOptions, check_measured
 from evaluation.metric_catalogue import METRICS
 from published import published_empty_share
 from reporting.levels import LEVELS
 from reporting.statistics import PERMUTATIONS
-from utils import InputError, Parser, check_file_name, run_command
+from utils import InputError, check_file_name
 
 # Each command imports what it needs: to check a run loads no network, and to make a table no GPU library.
 

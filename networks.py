@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from utils import InputError
+from utils import InputError, refuse_damage
 
 
 def conv_block(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Sequential:
@@ -255,10 +255,8 @@ def read_state_dict(path: Path) -> Mapping[str, Tensor]:
     """Tensors by name, on the CPU; ``InputError`` where the file is missing or holds anything else."""
     if not path.is_file():
         raise InputError(f"{path}: expected a state dict, found {'a folder' if path.is_dir() else 'nothing'}")
-    try:
+    with refuse_damage(f"{path}: expected a state dict", in_words=False):
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds for a damaged file
-        raise InputError(f"{path}: expected a state dict, found {type(error).__name__}") from None
     if not isinstance(state, Mapping):
         raise InputError(f"{path}: expected a state dict, found {type(state).__name__}")
     for name, value in state.items():
@@ -291,6 +289,13 @@ def network_settings(name: str) -> dict[str, int]:
     """The settings of a network and their defaults: ``{"width": 64}`` for ``unet``, none for ``resnet34-unet``."""
     parameters = inspect.signature(NETWORKS[name]).parameters.values()
     return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+def parameter_bytes(name: str, in_channels: int, num_classes: int, *, width: int | None = None) -> int:
+    """Memory that the parameters of a network take, of which none is taken to know it."""
+    with torch.device("meta"):
+        network = build_network(name, in_channels, num_classes, width=width)
+    return sum(parameter.nbytes for parameter in network.parameters())
 
 
 def build_network(name: str, in_channels: int, num_classes: int, *, width: int | None = None) -> Network:

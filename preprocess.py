@@ -1,19 +1,20 @@
 """Slice raw volumes into 2D .npy files with 2D and 3D signed distance maps (Kervadec et al. 2021, 3.3 and 3.5)."""
 
+from environment.startup import begin  # first, so that a stop is one line while the rest is imported, too
+
+begin(__name__)
+
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from boundary_loss.distance import CONVENTIONS
+from environment.command import Parser, run_command
 from environment.cores import core_count
 from raw_data import DATASETS, LAYOUT_NAMES
-from slicing.check import check_sliced
-from slicing.grid import FITS, LABEL_RESIZES
+from slicing.choices import CONVENTIONS, FITS, LABEL_RESIZES
 from slicing.normalisation import CHOICES as NORMALISATIONS
-from slicing.options import resolve
-from slicing.slicer import slice_dataset
-from utils import InputError, Parser, current_word, run_command
+from utils import InputError, current_word
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -74,11 +75,18 @@ def add_split(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
+    # What loads torch, for which --help and a misspelt flag do not wait.
+    from slicing.check import check_sliced
+    from slicing.options import resolve
+    from slicing.slicer import slice_dataset
+    from training.interrupts import memory_advice
+
     options = resolve(args)
     if args.check:
         check_sliced(args.dest, options)
     else:
-        print(f"{args.dest}: {slice_dataset(options, args.dest, jobs=args.jobs)}")
+        with memory_advice("take a smaller --size, a larger --spacing or fewer --jobs"):
+            print(f"{args.dest}: {slice_dataset(options, args.dest, jobs=args.jobs)}")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,20 @@
 """Train a network with a regional loss, a contour loss and a schedule between them (Kervadec et al. 2021, Eq. 6)."""
 
+from environment.startup import begin  # first, so that a stop is one line while the rest is imported, too
+
+begin(__name__)
+
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from dataloader import RESIDENCES
-from environment.cores import use_threads
-from environment.devices import fastest_precision, select_device, use_deterministic_algorithms
-from networks import NETWORKS, network_settings
-from raw_data import dataset_of_facts
-from sliced_data.meta import Meta, read_meta
-from training.checks import CHOICES, check_settings
-from training.interrupts import memory_advice
-from training.run_folder import begin_session, check_finished, check_run_folder, holds_run, read_settings
+from environment.command import Parser, run_command
+from training.choices import CHOICES, RESIDENCES
 from training.settings import PAPER, PROTOCOLS, Execution, Settings, flag, under_protocol
-from training.trainer import Trainer
-from utils import InputError, Parser, current_word, exclusive, leftovers, open_file, run_command
+from utils import current_word
 
 
 def add_setting(group: Any, name: str, help_text: str, **options: Any) -> None:
@@ -105,6 +98,10 @@ def add_execution_flags(group: Any) -> None:
 
 def parse(arguments: Sequence[str] | None) -> tuple[Settings, Execution]:
     args = vars(build_parser().parse_args(arguments))
+    # What loads torch, for which --help and a misspelt flag do not wait.
+    from networks import network_settings
+    from training.checks import check_settings
+
     execution = Execution(**{field.name: args.pop(field.name) for field in fields(Execution)})
     if "betas" in args:
         args["betas"] = tuple(args["betas"])
@@ -118,83 +115,17 @@ def protocol_of(protocol: str, data: Path) -> str:
     """The protocol, for ``authors`` that of the authors of the data set's paper, as meta.json names the data set."""
     if protocol != "authors" or not (data / "meta.json").exists():
         return protocol     # slices that are missing are refused with everything else that is wrong with them
+    from raw_data import dataset_of_facts
+    from sliced_data.meta import read_meta
+
     return f"authors-{dataset_of_facts(read_meta(data).facts).authors}"
-
-
-def complete(settings: Settings, execution: Execution, meta: Meta) -> Settings:
-    """Settings with the facts of the data and of the encoder's file; ``InputError`` where they do not fit."""
-    multiple = NETWORKS[settings.network].size_multiple
-    if meta.size % multiple:
-        size = f"a multiple of {multiple} pixels for {settings.network}, found {meta.size}"
-        raise InputError(f"{execution.data}: expected slices of {size}")
-    settings = replace(settings, dataset=meta.dataset, data_fingerprint=meta.fingerprint)
-    if execution.encoder_file is None:
-        return settings
-    if settings.network != "resnet34-unet":
-        raise InputError(f"--encoder-weights: expected --network resnet34-unet beside it, found {settings.network}")
-    try:
-        with open_file(execution.encoder_file) as file:
-            digest = hashlib.sha256(file.read()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{execution.encoder_file}: expected a readable state dict, found {error}") from None
-    return replace(settings, encoder_weights=f"sha256 {digest}")
-
-
-def resolve_precision(settings: Settings, execution: Execution, device: torch.device) -> Settings:
-    """Settings with a precision in place of ``auto``: that of the run in --out, or the device's fastest."""
-    if settings.precision != "auto":
-        return settings
-    if (execution.resume or execution.check) and holds_run(execution.out):
-        return replace(settings, precision=read_settings(execution.out).precision)
-    return replace(settings, precision=fastest_precision(device))
-
-
-def memory_words(settings: Settings, device: torch.device) -> str:
-    """Which flags make a run smaller."""
-    place = "--resident host or stream" if device.type == "cuda" else "--resident stream"
-    return f"take less than --batch-size {settings.batch_size} or --width {settings.width}, or {place}"
-
-
-def train(settings: Settings, execution: Execution, device: torch.device) -> None:
-    """Train what is missing of the run in ``execution.out``."""
-    out, meta = execution.out, read_meta(execution.data)
-    with memory_advice(memory_words(settings, device)):
-        trainer = Trainer(
-            settings, meta, device, resident=execution.resident, detect_anomaly=execution.detect_anomaly,
-            encoder_file=execution.encoder_file,
-        )
-        out.mkdir(parents=True, exist_ok=True)
-        with exclusive(out):
-            for leftover in leftovers(out):
-                leftover.unlink()
-            if check_run_folder(out, settings, resume=execution.resume):
-                trainer.restore(out / "last.pt")
-                epochs = read_settings(out).epochs
-                if epochs < settings.epochs:
-                    print(f"{out}: going on from a run of {epochs} epochs to {settings.epochs}")
-            if len(trainer.log) < settings.epochs:
-                begin_session(out, settings, execution.data, device)
-            with torch.autograd.set_detect_anomaly(execution.detect_anomaly):
-                trainer.fit(out)
-    best = max(trainer.log, key=trainer.score)
-    figures = f"DSC {best['val_dsc_3d']:.3f}, HD95 {best['val_hd95_3d_mm']:.2f} {meta.unit} (validation, 3D)"
-    print(f"{out}: best epoch {best['epoch']} of {settings.epochs}: {figures}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     settings, execution = parse(arguments)
-    use_threads()
-    if settings.deterministic:
-        use_deterministic_algorithms()
-    device = select_device(execution.device)
-    meta = read_meta(execution.data)
-    settings = complete(settings, execution, meta)
-    settings = resolve_precision(settings, execution, device)
-    if execution.check:
-        check_finished(execution.out, settings)
-        return
-    check_run_folder(execution.out, settings, resume=execution.resume)
-    train(settings, execution, device)
+    from training.session import run_session
+
+    run_session(settings, execution)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,20 @@
-"""Commands, run folders, atomic writes and the one error class for bad input. No maths."""
+"""Files read and written whole, and the one error class for bad input. No maths."""
 
-import argparse
 import contextlib
 import csv
-import fcntl
+import functools
 import io
 import json
 import os
 import re
-import signal
 import stat
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
+
+MAX_BYTES = 2**28
 
 
 class InputError(Exception):
@@ -26,54 +25,27 @@ class StoppedError(Exception):
     """A run that cannot continue, in one line. Exit code 1."""
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults that say something."""
+@contextlib.contextmanager
+def refuse_damage(expected: str, place: str = "", *, in_words: bool = True) -> Iterator[None]:
+    """Let whatever a library raises in the block for a damaged file be one ``InputError``: expected, found, place.
 
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, like every other bad input."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
+    Such a library raises a dozen kinds, whatever its parser comes upon, of which its documents name a few. Without
+    ``in_words`` only the kind is said, where the library's words are advice for other programs.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        if "out of memory" in str(error).lower():
+            raise   # no fault of the file: torch's word for a device that is full
+        found = str(error) if in_words else ""
+        raise InputError(f"{expected}, found {found or type(error).__name__}{place}") from None
 
 
 def current_word(value: str) -> str:
     """The word of today for a value that files and command lines of earlier versions name otherwise."""
     return {"reference": "authors"}.get(value, value)
-
-
-def terminate(*_: object) -> None:
-    """A terminated run cleans up after itself as one stopped by Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
-def run_command(main: Callable[[Sequence[str] | None], None]) -> int:
-    """Run a command's ``main`` and turn its outcome into an exit code: 0 done, 2 bad input, 130 Ctrl-C, 1 the rest."""
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        main(None)
-    except (InputError, StoppedError) as error:
-        # A library's words inside an error may run over several lines.
-        print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    except BrokenPipeError:
-        # The reader (`| head`) has left: point stdout elsewhere so that the interpreter's last flush is quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        # A disk that is full, a folder that may not be written, a file that went away.
-        print(f"{Path(sys.argv[0]).name}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stopped:
-        print(f"{Path(sys.argv[0]).name}: {str(stopped) or 'interrupted'}", file=sys.stderr)
-        return 130
-    return 0
 
 
 @contextlib.contextmanager
@@ -96,16 +68,30 @@ def open_file(path: Path | str) -> BinaryIO:
     return os.fdopen(handle, "rb", buffering=0)
 
 
-def read_text(path: Path | str) -> str:
-    """The text of a regular file, its line ends as they are."""
+def read_bytes(path: Path | str) -> bytes:
+    """The content of a regular file that describes others; ``OSError`` where it has more than MAX_BYTES."""
     with open_file(path) as file:
-        return file.read().decode("utf-8")
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            raise OSError(f"more than {MAX_BYTES} bytes in {path}")
+        return file.read()
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a file, its line ends as they are; errors as ``read_bytes``, and ``ValueError`` where it is none."""
+    return read_bytes(path).decode("utf-8")
+
+
+def check_text(text: str, what: str) -> None:
+    """``InputError`` unless a name or path (``what`` it is, in words) can be written into a file of text."""
+    if re.search("[\ud800-\udfff]", text):
+        raise InputError(f"{what}: expected a name in UTF-8, found {text!r}")
 
 
 def check_file_name(name: str, what: str) -> None:
     """``InputError`` unless a name (``what`` it is, in words) can be one file's in any folder, with an ending."""
+    check_text(name, what)
     plain = re.fullmatch(r"[^/\\\x00-\x1f\x7f]+", name) and name not in (".", "..")
-    if not plain or len(name.encode("utf-8", "surrogateescape")) > 200:
+    if not plain or len(name.encode("utf-8")) > 200:
         raise InputError(f"{what}: expected a plain file name of at most 200 bytes, found {name[:200]!r}")
 
 
@@ -140,11 +126,31 @@ def write_json(path: Path | str, value: Mapping) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; ``ValueError`` where it is none, or one that no JSON file of ours could hold again.
+
+    That is NaN, infinity, half a surrogate pair, a number beyond 64 bits, and nesting without end.
+    """
+    try:
+        value = json.loads(text, parse_int=parse_int)
+        with_room = functools.reduce(lambda inner, _: [inner], range(50), value)    # for those who nest it once more
+        json.dumps(with_room, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except RecursionError:
+        raise ValueError("nesting without end") from None
+    return value
+
+
+def parse_int(digits: str) -> int:
+    if len(digits) > 18:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
 def read_json(path: Path | str) -> dict:
     """The object in a JSON file; ``InputError`` where it is missing, damaged or not an object."""
     try:
-        value = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
+        value = parse_json(read_text(path))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected a readable JSON file, found {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(value).__name__}")
@@ -159,13 +165,21 @@ def write_rows(path: Path | str, rows: Sequence[Mapping], columns: Sequence[str]
         writer.writerows(rows)
 
 
+def parse_rows(text: str) -> list[dict[str, str]]:
+    """The lines of a CSV text below its header; ``ValueError`` where it is none."""
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+
+
 def read_rows(path: Path | str, columns: Iterable[str]) -> list[dict[str, str]]:
     """The rows of a CSV file as text; ``InputError`` where a column or part of a line is missing."""
     try:
         text = read_text(path)
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        rows = parse_rows(text)
         found = list(rows[0]) if rows else []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected a readable CSV file, found {error}") from None
     missing = [column for column in columns if column not in found]
     if missing:
@@ -176,22 +190,6 @@ def read_rows(path: Path | str, columns: Iterable[str]) -> list[dict[str, str]]:
         if cut or None in row or None in row.values():
             raise InputError(f"{path}: line {number} is cut off or too long: expected {len(found)} fields")
     return rows
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process alone; ``InputError`` where another process holds it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another process is at work in it; wait for it or stop it") from None
-        except OSError:
-            pass  # a file system without locks: better no guard than no run
-        yield
-    finally:
-        os.close(handle)
 
 
 def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:

@@ -5,8 +5,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from environment.memory import cgroup_folders, read_text
 
 
@@ -31,5 +29,7 @@ def cpu_quotas() -> Iterator[int]:
 
 def use_threads() -> None:
     """One thread a physical core, unless the user's environment says how many."""
+    import torch  # here, since to count cores needs none
+
     if "OMP_NUM_THREADS" not in os.environ and "MKL_NUM_THREADS" not in os.environ:
         torch.set_num_threads(core_count())

@@ -3,8 +3,10 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -18,8 +20,10 @@ def available_memory() -> int:
     return max(0, min(free, default=sys.maxsize))
 
 
-def free_memory(device: torch.device) -> int:
+def free_memory(device: "torch.device") -> int:
     """Free bytes of the device that tensors would go to."""
+    import torch
+
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
 
 

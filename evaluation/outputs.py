@@ -10,7 +10,7 @@ from environment.atomic_outputs import MARK
 from raw_data.dataset import Case, RawDataset
 from raw_data.files import RawFile
 from raw_data.images import PIXEL_ENDINGS, image_shape, write_image
-from raw_data.volumes import nifti_image
+from raw_data.nifti import open_nifti
 from utils import InputError, atomic_path
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
@@ -40,7 +40,9 @@ def read_template(raw: RawDataset, scan: Case) -> Template:
     if is_image(file):
         ending = next(end for end in PIXEL_ENDINGS if str(file).endswith(end))
         return Template((ending,), image_shape(scan.case_id, file), raw.axes)
-    image = nifti_image(scan.case_id, file)
+    image, _ = open_nifti(scan.case_id, file)
+    if not np.isfinite(image.affine).all():
+        raise InputError(f"{scan.case_id}: expected a finite affine, found NaN or infinity in {file}")
     x, y, z = (image.shape[axis] for axis in raw.axes)
     return Template(NIFTI_ENDINGS, (x, y, z), raw.axes, image.affine, image.header)
 

@@ -1,6 +1,6 @@
 """A trained run at work: its network, the classes of sliced images, the mask of a scan on the scan's own grid."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,16 @@ from dataloader import Slices, batches
 from networks import build_network
 from raw_data import dataset_of_facts
 from raw_data.dataset import Case, RawDataset
+from sliced_data.facts import check_facts, check_size
 from sliced_data.meta import state_facts
+from slicing.choices import FITS
 from slicing.grid import Grid
-from slicing.normalisation import normalise
+from slicing.normalisation import CHOICES as NORMALISATIONS
+from slicing.normalisation import CLIP, normalise
 from training.checkpoints import load_checkpoint
-from training.settings import settings_of_config
+from training.checks import check_settings
+from training.run_state import check_count, check_like
+from training.settings import Settings, settings_of_config
 from utils import InputError, read_json, read_rows
 
 
@@ -43,31 +48,56 @@ def load_model(folder: Path, checkpoint: str, device: torch.device) -> Model:
 
     ``InputError`` where one is missing, damaged or does not fit the other, or where epochs are still to be trained.
     """
-    path = folder / "config.json"
+    settings, network, described = describe_run(folder / "config.json")
+    path = folder / f"{checkpoint}.pt"
+    state = load_checkpoint(path, device, settings.fingerprint)
+    try:
+        check_like(state["model"], network.state_dict(), "model")
+        check_count(state["epoch"], "epoch", below=settings.epochs)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: expected the weights of its config.json, found others ({error!r:.200})") from None
+    network.load_state_dict(state["model"], assign=True)
+    check_finished(folder, settings.epochs)
+    network = network.to(device, memory_format=torch.channels_last).eval()
+    return Model(network=network, device=device, epoch=state["epoch"], **described)
+
+
+def describe_run(path: Path) -> tuple[Settings, nn.Module, dict]:
+    """Settings, network and the other parts of a ``Model``, from a run's config.json.
+
+    ``InputError`` where it is missing, damaged, or has another kind of value.
+    """
     config = read_json(path)
     settings = settings_of_config(config, path)
     try:
+        check_settings(settings)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    try:
+        check_facts(config["meta"], path)
         meta = state_facts(config["meta"])
-        network = build_network(
-            settings.network, len(meta["modalities"]), len(meta["class_names"]), width=settings.width
-        )
-        described = {
-            "grid": Grid(size=int(meta["size"]), fit=meta["fit"], spacing=meta["spacing"]),
+        check_normalisation(meta)
+        with torch.device("meta"):      # the memory is that of the checkpoint's tensors, once they are found to fit
+            network = build_network(
+                settings.network, len(meta["modalities"]), len(meta["class_names"]), width=settings.width
+            )
+        return settings, network, {
+            "grid": Grid(size=check_size(meta["size"]), fit=meta["fit"], spacing=meta["spacing"]),
             "normalise": meta["normalise"], "class_names": tuple(meta["class_names"]),
             "modalities": tuple(meta["modalities"]), "fingerprint": settings.data_fingerprint,
-            "data": Path(config["data"]), "intensities": meta["intensities"], "all_slices": bool(meta["all_slices"]),
+            "data": Path(config["data"]), "intensities": meta["intensities"], "all_slices": meta["all_slices"],
             "raw": dataset_of_facts(meta),
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: expected the settings of a run, found {error!r}") from None
-    state = load_checkpoint(folder / f"{checkpoint}.pt", device, settings.fingerprint)
-    try:
-        network.load_state_dict(state["model"])
-        epoch = int(state["epoch"])
-    except (KeyError, RuntimeError, TypeError, ValueError, OverflowError):
-        raise InputError(f"{folder / checkpoint}.pt: expected the weights of its config.json, found others") from None
-    check_finished(folder, settings.epochs)
-    return Model(network.to(device, memory_format=torch.channels_last).eval(), device, epoch, **described)
+        raise InputError(f"{path}: expected the settings of a run, found {error!r:.200}") from None
+
+
+def check_normalisation(meta: Mapping) -> None:
+    """``ValueError`` where slices were fitted or normalised in a way that this version does not know."""
+    if meta["fit"] not in FITS or meta["normalise"] not in NORMALISATIONS:
+        raise ValueError(f"fit {meta['fit']}, normalise {meta['normalise']}")
+    if meta["normalise"] == CLIP and len(meta["intensities"] or ()) != len(meta["modalities"]):
+        raise ValueError(f"intensities of {len(meta['intensities'] or ())} channels")
 
 
 def check_finished(folder: Path, epochs: int) -> None:

@@ -15,6 +15,7 @@ from boundary_loss.midl import hd_midl
 from dataloader import Slices, StreamedSlices, open_parts
 from environment.atomic_outputs import written_together
 from environment.cores import core_count
+from environment.locks import exclusive
 from evaluation.measuring import MeasuringOptions
 from evaluation.metric_catalogue import CATALOGUE, COLUMNS
 from evaluation.outputs import Template, read_template, save_mask
@@ -23,7 +24,7 @@ from raw_data.volumes import IGNORED, Spacing
 from sliced_data.meta import Meta, read_meta
 from slicing.selection import kept_slices
 from training.interrupts import memory_advice
-from utils import InputError, atomic_path, exclusive, leftovers, progress, write_rows
+from utils import InputError, atomic_path, leftovers, progress, write_rows
 
 SLICE_COLUMNS = ("case_id", "class", "n_slices", "n_empty_slices", "dsc", "hd95_mm", "hd_mm", "class_index", "hd_midl")
 

@@ -43,5 +43,8 @@ def find_dataset(name: str, layout: str | None = None, source: Path | None = Non
 def dataset_of_facts(facts: Mapping) -> RawDataset:
     """The raw data set that a sliced one was made of, from its meta.json; ``InputError`` where it is not known."""
     if facts["layout"] == nnunet.NNUNET:
-        return nnunet.from_facts(facts)
+        try:
+            return nnunet.from_facts(facts)
+        except (KeyError, ValueError) as error:
+            raise InputError(f"meta.json: expected endings and label_values of nnU-Net, found {error!r}") from None
     return find_dataset(facts["dataset"], facts["layout"])

@@ -1,12 +1,12 @@
 """BraTS 2018 to 2021: brain tumours in four MR sequences."""
 
-import csv
 import re
 from collections.abc import Mapping
 
 from raw_data.dataset import Case, Recipe
 from raw_data.files import RawFile
 from raw_data.patterns import PatternDataset, folder_of_label
+from utils import InputError, parse_rows
 
 GRADES = ("HGG", "LGG")
 
@@ -24,7 +24,11 @@ def listed_grade(case_id: str, files: Mapping[str, RawFile]) -> str | None:
     """The grade of a case in the name_mapping.csv of BraTS 2020."""
     for path, file in files.items():
         if path.rsplit("/", 1)[-1] == "name_mapping.csv":
-            for row in csv.DictReader(file.read().decode("utf-8", errors="replace").splitlines()):
+            try:
+                rows = parse_rows(file.read().decode("utf-8", errors="replace"))
+            except ValueError as error:
+                raise InputError(f"{file}: expected a readable CSV file, found {error}") from None
+            for row in rows:
                 if case_id in row.values():
                     return row.get("Grade") if row.get("Grade") in GRADES else None
     return None

@@ -13,7 +13,7 @@ from raw_data.files import RawFile, list_files
 from raw_data.orientation import check_orientation
 from raw_data.recognise import looks_like
 from raw_data.volumes import IGNORED, XYZ, Spacing, Volume, check_contrast, check_grid, read_nifti, read_volumes
-from utils import InputError, check_file_name
+from utils import InputError, check_file_name, check_text
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Case:
     spacing: Spacing | None = None  # where it is not in the images
 
     def __post_init__(self) -> None:
-        """Its id becomes part of file names."""
+        """Its id becomes part of file names, its source of cases.csv."""
+        check_text(self.source, "path of a case")
         check_file_name(self.case_id, f"{self.source}: case id")
 
 

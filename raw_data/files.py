@@ -5,23 +5,15 @@ Nothing is unpacked, so a damaged or hostile zip leaves nothing on the disk.
 
 import contextlib
 import io
-import lzma
-import struct
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import nibabel as nib
-
-from raw_data.limits import gunzipped, read_limited
+from raw_data.limits import check_dictionary, gunzipped, read_limited
 from raw_data.walking import walk_files
-from utils import InputError, open_file
-
-UNREADABLE = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError,
-              lzma.LZMAError, struct.error, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError)
+from utils import InputError, open_file, refuse_damage
 
 
 @dataclass(frozen=True)
@@ -47,16 +39,15 @@ class RawFile:
     @contextlib.contextmanager
     def opened(self) -> Iterator[io.BufferedIOBase]:
         """The file as it is stored; ``InputError`` where it is damaged, also while it is read."""
-        try:
+        with refuse_damage(f"{self}: expected a readable file"):
             if self.member is None:
                 with io.BufferedReader(open_file(self.path)) as file:
                     yield file
             else:
                 with open_file(self.path) as stored, zipfile.ZipFile(stored) as archive:
+                    check_dictionary(stored, archive.getinfo(self.member))
                     with archive.open(self.member) as file:
                         yield file
-        except UNREADABLE as error:
-            raise InputError(f"{self}: expected a readable file, found {error}") from None
 
 
 def list_files(source: Path) -> dict[str, RawFile]:
@@ -82,7 +73,7 @@ def check_same(one: RawFile, other: RawFile) -> None:
     """``InputError`` where members of one name in two zips have another content."""
     sums = []
     for file in (one, other):
-        with zipfile.ZipFile(file.path) as archive:
+        with refuse_damage(f"{file}: expected a readable file"), zipfile.ZipFile(file.path) as archive:
             about = archive.getinfo(str(file.member))
             sums.append((about.CRC, about.file_size))
     if sums[0] != sums[1]:
@@ -90,11 +81,9 @@ def check_same(one: RawFile, other: RawFile) -> None:
 
 
 def zip_members(archive: Path) -> dict[str, RawFile]:
-    try:
+    with refuse_damage(f"{archive}: expected a whole zip archive", "; download it again"):
         with open_file(archive) as stored, zipfile.ZipFile(stored) as opened:
             names = [info.filename for info in opened.infolist() if not info.is_dir()]
-    except UNREADABLE as error:
-        raise InputError(f"{archive}: expected a whole zip archive, found {error}; download it again") from None
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise InputError(f"{archive}: expected each member once, found {twice[0]} twice")

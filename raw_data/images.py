@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
-from raw_data.files import UNREADABLE, RawFile
-from utils import InputError
+from raw_data.files import RawFile
+from raw_data.limits import MAX_VOXELS
+from utils import InputError, refuse_damage
 
 MODES = ("1", "L", "LA", "RGB", "RGBA")
 # The spacing of images that have none.
@@ -22,13 +23,28 @@ PIXEL_ENDINGS = (".png", ".tif", ".tiff")
 def opened(case_id: str, file: RawFile) -> Iterator[Image.Image]:
     """An 8-bit image to read; ``InputError`` names a file that is damaged, no image, or of 16 bits or a palette."""
     content = file.read()
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode not in MODES:
-                raise InputError(f"{case_id}: expected an 8-bit grey or RGB image, found mode {image.mode} in {file}")
+    with refuse_damage(f"{case_id}: expected a whole image", f" in {file}"):
+        # Other formats, which Pillow would know by their first bytes, may start programs.
+        with Image.open(io.BytesIO(content), formats=("PNG", "TIFF")) as image:
+            check_mode(case_id, file, image)
             yield image
-    except (*UNREADABLE, Image.DecompressionBombError, SyntaxError) as error:
-        raise InputError(f"{case_id}: expected a whole image, found {error} in {file}") from None
+
+
+def check_mode(case_id: str, file: RawFile, image: Image.Image) -> None:
+    if image.mode not in MODES:
+        raise InputError(f"{case_id}: expected an 8-bit grey or RGB image, found mode {image.mode} in {file}")
+
+
+def pages_of(case_id: str, file: RawFile, mode: str) -> list[np.ndarray]:
+    """The pages (rows, columns[, 3]) uint8 of an image, in one of Pillow's modes; ``InputError`` as ``opened``."""
+    pages: list[np.ndarray] = []
+    with opened(case_id, file) as image:
+        for page in ImageSequence.Iterator(image):
+            check_mode(case_id, file, page)
+            if (len(pages) + 1) * page.width * page.height > MAX_VOXELS:
+                raise InputError(f"{case_id}: expected at most {MAX_VOXELS} pixels, found more in {file}")
+            pages.append(np.asarray(page.convert(mode)))
+    return pages
 
 
 def image_shape(case_id: str, file: RawFile) -> tuple[int, int, int]:
@@ -42,15 +58,12 @@ def read_image(case_id: str, file: RawFile) -> np.ndarray:
 
     ``InputError`` names a file that is damaged, no image, or of 16 bits or a palette.
     """
-    with opened(case_id, file) as image:
-        pages = [np.asarray(page.convert("L")) for page in ImageSequence.Iterator(image)]    # (rows, columns) each
-    return to_volume(case_id, file, pages)
+    return to_volume(case_id, file, pages_of(case_id, file, "L"))
 
 
 def read_colours(case_id: str, file: RawFile) -> np.ndarray:
     """Red, green and blue (3, X, Y, Z) uint8 of an 8-bit image; ``InputError`` as ``read_image``."""
-    with opened(case_id, file) as image:
-        pages = [np.asarray(page.convert("RGB")) for page in ImageSequence.Iterator(image)]
+    pages = pages_of(case_id, file, "RGB")
     return np.stack([to_volume(case_id, file, [page[..., colour] for page in pages]) for colour in range(3)])
 
 

@@ -2,6 +2,9 @@
 
 import gzip
 import io
+import struct
+import zipfile
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +15,8 @@ MAX_VOXELS = 2**29                  # of a volume: 512 x 512 x 2048, 2 GiB as fl
 MAX_OTHER_BYTES = 2**28             # of a file that is no NIfTI: sidecars, images
 SLACK = 2**20                       # bytes that may follow the voxels
 HEADER = 348
+# Bytes of a voxel by NIfTI's code of the data type, of those that are real numbers.
+NUMBERS = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8}
 CHUNK = 2**20
 
 
@@ -33,6 +38,18 @@ def read_limited(file: io.BufferedIOBase, name: str) -> bytes:
     return content.getvalue()
 
 
+def check_dictionary(stored: BinaryIO, member: zipfile.ZipInfo) -> None:
+    """``ValueError`` where LZMA would take more memory for a zip member's dictionary than a file may have."""
+    if member.compress_type != zipfile.ZIP_LZMA:
+        return
+    stored.seek(member.header_offset + 26)
+    name, extra = struct.unpack("<HH", stored.read(4))
+    stored.seek(name + extra + 5, io.SEEK_CUR)      # two bytes of version, two of length, one of the coder's settings
+    size, = struct.unpack("<I", stored.read(4))
+    if size > MAX_OTHER_BYTES:
+        raise ValueError(f"a dictionary of {size} bytes")
+
+
 def gunzipped(file: io.BufferedIOBase) -> io.BufferedIOBase:
     """The file as it is read without gzip, which its first bytes show."""
     return gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
@@ -49,9 +66,8 @@ def nifti_length(header: bytes, name: str) -> int | None:
         voxels *= int(length)
     if voxels > MAX_VOXELS:
         raise InputError(f"{name}: expected at most {MAX_VOXELS} voxels, found a header of {voxels}")
-    try:
-        size = described.get_data_dtype().itemsize
-    except nib.spatialimages.HeaderDataError:
+    size = NUMBERS.get(int(described["datatype"]))
+    if size is None:
         return None
     offset = float(described["vox_offset"])
     return voxels * size + (int(offset) if 352 <= offset < 2**24 else 352)

@@ -1,6 +1,5 @@
 """Any data set in nnU-Net's raw layout: dataset.json says which channels and classes it has."""
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from raw_data.images import PIXEL, PIXEL_ENDINGS, read_colours, read_image
 from raw_data.nnunet_description import CHANNEL, read_description
 from raw_data.recognise import looks_like
 from raw_data.volumes import Spacing, check_contrast, check_grid
-from utils import InputError
+from utils import InputError, parse_json
 
 NNUNET = "nnunet"
 LAYOUT = "dataset.json, imagesTr/<case>_0000.nii.gz, ... and labelsTr/<case>.nii.gz (or .png, .tif)"
@@ -88,8 +87,8 @@ class NnunetDataset(RawDataset):
             return None
         path = f"{folder}/{case_id}.json"
         try:
-            z, y, x = map(float, json.loads(files[path].read())["spacing"])
-        except (KeyError, TypeError, ValueError, RecursionError):
+            z, y, x = map(float, parse_json(files[path].read().decode("utf-8"))["spacing"])
+        except (KeyError, TypeError, ValueError):
             raise InputError(f"{case_id}: expected its spacing in {path}, found none") from None
         if not 0 < min(x, y, z) <= max(x, y, z) < np.inf:
             raise InputError(f"{case_id}: expected a positive spacing, found {(z, y, x)} in {path}")

@@ -1,6 +1,5 @@
 """dataset.json of nnU-Net, version 1 (modality, number -> name) and 2 (channel_names, name -> number)."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from raw_data.files import RawFile
 from raw_data.images import PIXEL_ENDINGS
 from raw_data.volumes import IGNORED
-from utils import InputError
+from utils import InputError, parse_json
 
 CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 IGNORE = "ignore"       # nnU-Net's name for the label of voxels that nobody knows
@@ -57,8 +56,8 @@ def read_description(files: Mapping[str, RawFile]) -> tuple[str, Description]:
         raise InputError(f"expected one dataset.json, found {', '.join(paths) or 'none'}")
     file = files[paths[0]]
     try:
-        content = json.loads(file.read().decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = parse_json(file.read().decode("utf-8"))
+    except ValueError as error:
         raise InputError(f"{file}: expected a readable JSON file, found {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{file}: expected a JSON object, found {type(content).__name__}")

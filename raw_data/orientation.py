@@ -7,7 +7,7 @@ import numpy as np
 
 from raw_data.files import RawFile
 from raw_data.limits import HEADER, nifti_length
-from utils import InputError
+from utils import InputError, refuse_damage
 
 DIRECTION_TOLERANCE = 0.05      # of direction cosines: 3 degrees
 ORIGIN_TOLERANCE = 0.5          # of a voxel
@@ -40,10 +40,11 @@ def stated_affine(file: RawFile) -> np.ndarray | None:
     if not header["sform_code"] and not header["qform_code"]:
         return None
     try:
-        affine = header.get_best_affine()
-    except (ValueError, nib.spatialimages.HeaderDataError):
+        with refuse_damage("expected an affine"), np.errstate(all="ignore"):
+            affine = header.get_best_affine()
+            steps = np.linalg.norm(affine[:3, :3], axis=0)
+    except InputError:
         return None
-    steps = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or not steps.all():
         return None
     identity = np.array_equal(affine, np.eye(4)) and not np.allclose(header["pixdim"][1:4], 1)

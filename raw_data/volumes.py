@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import nibabel as nib
 import numpy as np
 
-from raw_data.files import UNREADABLE, RawFile
-from raw_data.limits import check_length
+from raw_data.files import RawFile
+from raw_data.nifti import Spacing, open_nifti, scaled_voxels
 from raw_data.orientation import check_orientation
 from utils import InputError
 
@@ -16,8 +15,6 @@ SPACING_TOLERANCE_MM = 1e-4
 XYZ = (0, 1, 2)
 # In place of a class, where nobody knows it.
 IGNORED = 255
-
-Spacing = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -66,32 +63,6 @@ def read_nifti(case_id: str, file: RawFile, axes: Sequence[int] = XYZ) -> tuple[
 
     ``axes``: which axes of the file are x, y and z.
     """
-    content = file.read()
-    if len(content) < 348:
-        raise InputError(f"{case_id}: expected a whole NIfTI file, found {len(content)} bytes in {file}")
-    check_length(case_id, content, str(file))
-    try:
-        # Unchecked, because nibabel's check makes 1 mm of a spacing of 0.
-        zooms = tuple(float(zoom) for zoom in nib.Nifti1Header(content[:348], check=False)["pixdim"][1:4])
-        image = nib.Nifti1Image.from_bytes(content)
-        voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
-    except UNREADABLE as error:
-        raise InputError(f"{case_id}: expected a whole NIfTI file, found {error} in {file}") from None
-    if voxels.ndim != 3 or not voxels.size:
-        raise InputError(f"{case_id}: expected a 3-D volume, found shape {voxels.shape} in {file}")
-    if not np.isfinite(voxels).all():
-        raise InputError(f"{case_id}: expected finite voxels, found NaN or infinity in {file}")
-    if not all(np.isfinite(zoom) and zoom > 0 for zoom in zooms):
-        raise InputError(f"{case_id}: expected a positive spacing, found {zooms} in {file}")
+    image, zooms = open_nifti(case_id, file)
+    voxels = scaled_voxels(case_id, file, image)
     return voxels.transpose(axes), (zooms[axes[0]], zooms[axes[1]], zooms[axes[2]])
-
-
-def nifti_image(case_id: str, file: RawFile) -> nib.Nifti1Image:
-    """A NIfTI file, its voxels not read yet; ``InputError`` where it is damaged."""
-    try:
-        image = nib.Nifti1Image.from_bytes(file.read())
-    except UNREADABLE as error:
-        raise InputError(f"{case_id}: expected a whole NIfTI file, found {error} in {file}") from None
-    if len(image.shape) != 3:
-        raise InputError(f"{case_id}: expected a 3-D volume, found shape {image.shape} in {file}")
-    return image

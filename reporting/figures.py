@@ -1,18 +1,17 @@
 """Figures from the numbers of finished runs, in one style: learning curves, boxes over cases, lesion shares."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # no screen is needed, nor always there
+os.environ["MPLBACKEND"] = "Agg"  # no screen is needed, nor always there
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from environment.atomic_outputs import check_own, written_together
 from evaluation.metric_catalogue import CATALOGUE, LENGTH, Column
@@ -207,6 +206,7 @@ def write_shares(results: Path, rows: Sequence[str], name: str) -> list[Path]:
             axis.hist(lesions, bins=edges, color="#0072B2", edgecolor="white", linewidth=0.4)
             axis.set_xscale("log")
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.yaxis.set_major_locator(MaxNLocator(integer=True))
             median = f", median {np.median(lesions):.2g} %" if len(lesions) else ""
             axis.set(xlabel="share of the slice (%)", ylabel="slices")

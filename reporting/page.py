@@ -13,6 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from dataloader import Slices, load_slices
+from environment.locks import exclusive
 from raw_data.volumes import IGNORED
 from reporting import comparison, page_html, tables
 from reporting.figures import PANELS, data_of, read_log
@@ -23,7 +24,7 @@ from reporting.run_settings import differing_settings, settings_note
 from reporting.runs import Run, evaluated_runs, first_run
 from sliced_data.meta import Meta
 from sliced_data.slices import SlicedCase
-from utils import InputError, exclusive, progress, read_json
+from utils import InputError, progress, read_json
 
 ASSETS = Path(__file__).resolve().parent / "page_assets"
 COPIED = ("report.css", "tables.js", "curves.js", "viewer.js")

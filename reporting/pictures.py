@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import nibabel as nib
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.colors import ListedColormap, Normalize, TwoSlopeNorm, to_rgba
@@ -13,6 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from boundary_loss.distance import region_wise_map
+from raw_data.files import RawFile
+from raw_data.nifti import stored_voxels
 from raw_data.volumes import IGNORED
 from reporting.figures import STYLE, data_of, drawable_runs, save
 from reporting.runs import Run, evaluated_runs
@@ -168,11 +169,12 @@ def draw_case(
 def read_prediction(run: Run, case_id: str, shape: tuple[int, int, int], classes: int) -> np.ndarray:
     """Classes (X, Y, Z) uint8 that a run predicted for a case on the sliced grid; ``shape`` is that of its label."""
     path = run.folder / "predictions" / f"{case_id}.nii.gz"
+    if not path.exists():
+        raise InputError(f"{path}: expected a prediction, found nothing; evaluate the run again")
     try:
-        volume = np.asarray(nib.load(path).dataobj)
-    except Exception as error:  # nibabel and zlib raise a dozen kinds for a damaged file
-        found = "nothing" if not path.exists() else f"{type(error).__name__}: {error}"
-        raise InputError(f"{path}: expected a prediction, found {found}; evaluate the run again") from None
+        volume = stored_voxels(case_id, RawFile(path))
+    except InputError as error:
+        raise InputError(f"{path}: expected a prediction, found a damaged one ({error}); evaluate again") from None
     if volume.shape != tuple(shape):
         raise InputError(f"{path}: expected the shape of the label {tuple(shape)}, found {volume.shape}")
     strange = volume[~np.isin(volume, np.arange(classes))]

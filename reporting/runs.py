@@ -1,21 +1,23 @@
 """Evaluated runs in a folder of results, read and checked."""
 
-import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from evaluation.metric_catalogue import COLUMNS, LENGTH, MEASURED_WITH
+from evaluation.metric_catalogue import CATALOGUE, COLUMNS, LENGTH, MEASURED_WITH
 from published import published_rows
 from reporting.levels import LEVELS, SLICE, VOLUME
+from sliced_data.facts import check_facts
 from training.settings import settings_of_config
-from utils import InputError, check_file_name, read_json, read_rows
+from utils import InputError, check_file_name, check_text, read_json, read_rows
 
 # Those that every metrics.csv has had from the first.
 METRICS = ("dsc", "hd95_mm", "hd_mm")
+LARGEST = 1e15      # of distances and counts
 TEXT_COLUMNS = frozenset(column.key for column in COLUMNS if column.is_text)
 
 
@@ -115,6 +117,8 @@ def finished_rows(
     """
     there = sorted({path.parents[1].name for path in results.glob("*/seed*/metrics.csv")})
     ordered = dict.fromkeys([*(row for rows in tables.values() for row in rows), *there])
+    for row in there:
+        check_text(row, f"{results}: row")
     finished = [row for row in ordered if finished_folders(results, row, seeds)]
     if not finished:
         of_seeds = f" of seed {' or '.join(map(str, seeds))}" if seeds else ""
@@ -133,14 +137,19 @@ def read_run(seed: int, folder: Path) -> Run:
     meta = config.get("meta", {})
     if not isinstance(meta, dict):
         raise InputError(f"{path}: expected the data set's meta.json in meta, found {type(meta).__name__}")
-    return Run(
-        seed=seed,
-        folder=folder,
-        settings=settings,
-        meta=meta,
-        metrics=metrics,
-        metrics_2d=read_metrics(slices, ("n_slices",)) if slices.exists() else None,
-    )
+    check_facts(meta, path)
+    metrics_2d = read_metrics(slices, ("n_slices",)) if slices.exists() else None
+    if metrics_2d is not None:
+        check_volumes(metrics_2d, metrics, slices)
+    return Run(seed=seed, folder=folder, settings=settings, meta=meta, metrics=metrics, metrics_2d=metrics_2d)
+
+
+def check_volumes(metrics_2d: pd.DataFrame, metrics: pd.DataFrame, path: Path) -> None:
+    """``InputError`` unless the means over slices are those of the volumes' cases and classes."""
+    volumes, slices = (set(zip(table["case_id"], table["class"], strict=True)) for table in (metrics, metrics_2d))
+    if volumes != slices:
+        found = " ".join(min(volumes ^ slices))
+        raise InputError(f"{path}: expected the cases and classes of {VOLUME.file}, found {found} in only one")
 
 
 def read_metrics(path: Path, counts: tuple[str, ...]) -> pd.DataFrame:
@@ -153,15 +162,26 @@ def read_metrics(path: Path, counts: tuple[str, ...]) -> pd.DataFrame:
             raise InputError(f"{path}: expected numbers in {column}, found {error}") from None
     for case_id in metrics["case_id"].unique():
         check_file_name(case_id, f"{path}: case_id")
-    for column in (*METRICS, *counts):
-        bad = metrics[~(metrics[column].abs() < math.inf) | (column == "n_slices") & (metrics[column] < 1)]
-        if len(bad):
-            found = f"{bad[column].iloc[0]:g} of {bad['case_id'].iloc[0]}"
-            raise InputError(f"{path}: expected finite numbers in {column}, slices in each volume, found {found}")
+    for column in set(metrics) - TEXT_COLUMNS:
+        check_numbers(metrics, column, path, is_needed=column in (*METRICS, *counts))
     twice = metrics[metrics.duplicated(["case_id", "class"])]
     if len(twice):
         raise InputError(f"{path}: expected one line per case and class, found {twice['case_id'].iloc[0]} twice")
     return metrics
+
+
+def check_numbers(metrics: pd.DataFrame, column: str, path: Path, *, is_needed: bool) -> None:
+    """``InputError`` where a number cannot be the metric's or count's; one that is not needed may be left out."""
+    lowest, highest = (0.0, LARGEST) if is_needed else (-sys.float_info.max, sys.float_info.max)
+    if column == "n_slices":
+        lowest = 1.0
+    if column in CATALOGUE and CATALOGUE[column].bounded:
+        lowest, highest = 0.0, 1.0
+    bad = metrics[~metrics[column].between(lowest, highest) & (is_needed | metrics[column].notna())]
+    if len(bad):
+        found = f"{bad[column].iloc[0]:g} of {bad['case_id'].iloc[0]}"
+        expected = f"expected finite numbers in {column}, from {lowest:g} to {highest:g}"
+        raise InputError(f"{path}: {expected}, found {found}")
 
 
 def runs_of_rows(results: Path, rows: Sequence[str], seeds: Sequence[int] | None = None) -> dict[str, list[Run]]:

@@ -17,11 +17,12 @@ import torch
 from bench_data import lesions
 
 from boundary_loss.distance import distance_maps, region_wise_map
+from environment.command import run_command
 from environment.devices import select_device
 from environment.provenance import package_version, processor
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import UNet
-from utils import InputError, progress, run_command, write_rows, write_text
+from utils import InputError, progress, write_rows, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 

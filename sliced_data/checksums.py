@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import InputError, open_file
+from utils import InputError, read_bytes
 
 SUMS = "checksums.txt"
 
@@ -26,8 +26,7 @@ def read_checksums(root: Path, stated: str | None) -> Mapping[str, str] | None:
     if stated is None:
         return None
     try:
-        with open_file(root / SUMS) as file:
-            content = file.read()
+        content = read_bytes(root / SUMS)
     except OSError as error:
         raise InputError(f"{root / SUMS}: expected the checksums of the slices, found {error}") from None
     if hashlib.sha256(content).hexdigest() != stated:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from sliced_data.checksums import read_checksums
+from sliced_data.facts import check_facts, check_size
 from sliced_data.slices import PartFiles, SlicedCase
-from utils import InputError, check_file_name, current_word, read_json, read_rows
+from utils import InputError, check_file_name, current_word, read_bytes, read_json, read_rows
 
 FORMAT = 1
 MAX_SLICES = 10_000     # of a case: their numbers have four digits
+MAX_SPACING = 1e6       # mm; also more than the number of slices
 PARTS = ("train", "val")
 KINDS = ("image", "label", "phi2d", "phi3d")
 # Facts that older data sets do not state, and what was true of them.
@@ -49,23 +50,22 @@ def read_meta(root: Path) -> Meta:
     meta = read_json(root / "meta.json")
     if meta.get("format") != FORMAT:
         raise InputError(f"{root / 'meta.json'}: expected format {FORMAT}, found {meta.get('format')}; slice again")
+    check_facts(meta, root / "meta.json")
     facts = state_facts(meta)
     spacing = spacing_columns(facts["unit"])
     rows = read_rows(root / "cases.csv", ("case_id", "split", "n_slices", *spacing))
     check_cases(rows, root / "cases.csv")
     try:
-        if int(meta["size"]) < 16 or int(meta["size"]) % 8:
-            raise ValueError(f"size {meta['size']}")
         return Meta(
             root=root,
             dataset=meta["dataset"],
-            size=int(meta["size"]),
+            size=check_size(meta["size"]),
             class_names=tuple(meta["class_names"]),
             modalities=tuple(meta["modalities"]),
             convention=current_word(meta["distance_map"]),
             unit=facts["unit"],
             cases=tuple(parse_case(row, spacing, root / "cases.csv") for row in rows),
-            fingerprint=fingerprint(meta, (root / "cases.csv").read_bytes()),
+            fingerprint=fingerprint(meta, read_bytes(root / "cases.csv")),
             source=meta.get("source"),
             has_ignored=bool(facts["has_ignored"]),
             facts=facts,
@@ -122,7 +122,7 @@ def parse_case(row: dict[str, str], columns: Sequence[str], path: Path) -> Slice
         raise InputError(f"{path}: {row['case_id']}: expected numbers in {expected}, found {row}") from None
     if n_slices > MAX_SLICES:
         raise InputError(f"{path}: {row['case_id']}: expected at most {MAX_SLICES} slices, found {n_slices}")
-    if not all(0 < number < math.inf for number in (n_slices, *spacing)):
+    if not all(0 < number <= MAX_SPACING for number in (n_slices, *spacing)):
         raise InputError(f"{path}: {row['case_id']}: expected positive numbers in {expected}, found {row}")
     return SlicedCase(row["case_id"], row["split"], n_slices, (spacing[0], spacing[1], spacing[2]))
 

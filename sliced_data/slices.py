@@ -14,7 +14,7 @@ from torch import Tensor
 from raw_data.volumes import IGNORED
 from sliced_data.checksums import check_sum
 from sliced_data.maps import region_wise_maps, signed_maps
-from utils import InputError, open_file
+from utils import InputError, open_file, refuse_damage
 
 # What the name of a map ends in that is computed over the whole volume.
 IN_3D = "3d"
@@ -132,17 +132,12 @@ def read_slice(files: PartFiles, kind: str, index: int, out: np.ndarray) -> None
 
 def load_other(path: Path, out: np.ndarray) -> None:
     """Read a file that does not begin as ``np.save`` writes it today, or say what is wrong with it."""
-    try:
-        with open_file(path) as file:
-            # Shape and dtype first: an array takes the memory that its header says.
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
-            if (shape, dtype) != (out.shape, out.dtype) and not dtype.hasobject:
-                raise InputError(f"{path}: expected {out.dtype} of shape {out.shape}, found {dtype} {shape}")
-            file.seek(0)
-            out[...] = np.lib.format.read_array(file, allow_pickle=False)
-    except InputError:
-        raise
-    except Exception as error:  # a damaged header raises whatever Python's parser does
-        raise InputError(f"{path}: expected a readable slice, found {error or type(error).__name__}") from None
+    with refuse_damage(f"{path}: expected a readable slice"), open_file(path) as file:
+        # Shape and dtype first: an array takes the memory that its header says.
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if (shape, dtype) != (out.shape, out.dtype) and not dtype.hasobject:
+            raise InputError(f"{path}: expected {out.dtype} of shape {out.shape}, found {dtype} {shape}")
+        file.seek(0)
+        out[...] = np.lib.format.read_array(file, allow_pickle=False)

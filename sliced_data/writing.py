@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from environment.locks import exclusive
 from environment.provenance import PACKAGES, package_version
 from sliced_data.checksums import SUMS, checksum
 from sliced_data.meta import FORMAT, KINDS, PARTS, spacing_columns
-from utils import exclusive, naming, write_json, write_rows, write_text
+from utils import naming, write_json, write_rows, write_text
 
 
 @contextlib.contextmanager

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from raw_data.volumes import Spacing, Volume
+from utils import InputError
 
-FITS = ("resize", "centre")
+MAX_RESAMPLED = 2**14   # pixels of a slice's side before it is cropped
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Grid:
         if self.spacing is None:
             return shape[0], shape[1]
         width, height = (max(1, round(n * mm / self.spacing)) for n, mm in zip(shape[:2], spacing[:2], strict=True))
+        if max(width, height) > MAX_RESAMPLED:
+            found = f"{width} x {height} pixels of {self.spacing:g} mm"
+            raise InputError(f"--spacing: expected slices of at most {MAX_RESAMPLED} pixels a side, found {found}")
         return width, height
 
     def to_sliced(self, slices: Tensor, spacing: Sequence[float]) -> Tensor:

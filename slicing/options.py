@@ -7,11 +7,11 @@ from pathlib import Path
 from raw_data import dataset_of_facts, find_dataset
 from raw_data.dataset import RawDataset
 from raw_data.nnunet import NNUNET
+from sliced_data.facts import MAX_SIZE
 from sliced_data.meta import read_meta
 from slicing.grid import Grid
 from utils import InputError
 
-MAX_SIZE = 4096     # pixels of a slice's side
 # Splits without a seed.
 FIXED_RULES = {"parity": "the parity of its patients' numbers", "alternate": "turns in the order of its cases"}
 

@@ -1,5 +1,6 @@
 """Raw volumes -> 2D slices with 2D and 3D signed distance maps (Kervadec et al. 2021, 3.3 and 3.5)."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,10 @@ def slice_volume(case: Case, raw: Volume, options: Options, intensities: list[li
     if options.raw.unit == "px":
         # A pixel of the sliced grid is the unit, whatever the size of the image was.
         return Volume(volume.image, volume.label, (1.0, 1.0, 1.0))
+    diagonal = math.hypot(*(n * mm for n, mm in zip(volume.label.shape, volume.spacing, strict=True)))
+    if diagonal > LARGEST:
+        found = f"a diagonal of {diagonal:g} mm"
+        raise InputError(f"{case.case_id}: expected distances that float16 can hold, found {found}")
     return volume
 
 

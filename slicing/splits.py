@@ -1,7 +1,5 @@
 """Which cases train and which validate."""
 
-import csv
-import json
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +8,7 @@ from pathlib import Path
 from raw_data.dataset import Case
 from slicing.options import Options
 from slicing.selection import group_images, warn_of_same_images
-from utils import InputError, read_text
+from utils import InputError, parse_json, parse_rows, read_text
 
 
 def split_by_scan(case_ids: Sequence[str], n_val: int, seed: int) -> set[str]:
@@ -64,23 +62,23 @@ def read_split(path: Path) -> dict[str, list[str]]:
     if path.suffix == ".json":
         return read_folds(path)[0]
     try:
-        lines = read_text(path).splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+        rows = parse_rows(text) if path.suffix == ".csv" else []
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected a readable split file, found {error}") from None
     if path.suffix == ".csv":
-        rows = list(csv.DictReader(lines))
         if not rows or not {"case_id", "split"} <= set(rows[0]):
-            found = lines[0] if lines else "nothing"
+            found = text.splitlines()[0] if text else "nothing"
             raise InputError(f"{path}: expected the columns case_id and split, found {found}")
         return {part: [row["case_id"] for row in rows if row["split"] == part] for part in {r["split"] for r in rows}}
-    return {"val": [line.strip() for line in lines if line.strip() and not line.startswith("#")]}
+    return {"val": [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]}
 
 
 def read_folds(path: Path) -> list[dict]:
     """The folds of a JSON file; ``InputError`` where it is damaged or has none."""
     try:
-        folds = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
+        folds = parse_json(read_text(path))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected a readable JSON file, found {error}") from None
     folds = folds if isinstance(folds, list) else [folds]
     if not folds or not isinstance(folds[0], dict):

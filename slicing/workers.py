@@ -1,15 +1,17 @@
 """One function over many cases in processes of their own."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from environment.stops import STOPS
 from utils import StoppedError, progress
 
 Job = TypeVar("Job")
@@ -17,11 +19,22 @@ Result = TypeVar("Result")
 
 
 def watch_parent() -> None:
-    """In a worker: leave Ctrl-C to the parent, and do not outlive it if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """In a worker: leave stops to the parent, which ends it, and do not outlive the parent if that is killed."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+@contextlib.contextmanager
+def stops_held() -> Iterator[None]:
+    """Let a stop wait while workers begin: before ``watch_parent`` they would answer it like their parent."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
 
 def in_processes(
@@ -33,13 +46,19 @@ def in_processes(
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with progress(total=len(jobs), desc=description, unit="case") as bar:
         with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=watch_parent) as pool:
-            futures = {pool.submit(function, job): place for place, job in enumerate(jobs)}
             try:
+                with stops_held():
+                    futures = {pool.submit(function, job): place for place, job in enumerate(jobs)}
                 for future in as_completed(futures):
                     results[futures[future]] = future.result()
                     bar.update()
             except BrokenProcessPool:
                 raise StoppedError("a worker was killed, perhaps for want of memory; try --jobs 1") from None
+            except BaseException:
+                # The cases that are under way are of no use any more.
+                for worker in multiprocessing.active_children():
+                    worker.kill()
+                raise
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
     return [results[place] for place in range(len(jobs))]

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from utils import run_command
+from environment.command import run_command
 
 # The width of a sliced pixel in cases.csv: half of the 0.9 mm that a header keeps in float32.
 SLICED_X = str(float(np.float32(0.9)) / 2)

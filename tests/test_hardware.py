@@ -12,7 +12,7 @@ import train
 from environment import cores
 from losses import CONTOUR_LOSSES, REGION_LOSSES, Objective
 from sliced_data.meta import read_meta
-from training import interrupts
+from training import interrupts, session
 from training.compilation import Compiled
 from training.settings import PAPER
 from training.trainer import Trainer, batches
@@ -124,13 +124,13 @@ def deterministic(monkeypatch):
 
 def test_deterministic_is_set_before_the_device_starts(sliced, tmp_path, deterministic, monkeypatch):
     found = []
-    select = train.select_device
+    select = session.select_device
 
     def selected(name):
         found.append((torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")))
         return select(name)
 
-    monkeypatch.setattr(train, "select_device", selected)
+    monkeypatch.setattr(session, "select_device", selected)
     run(sliced, tmp_path / "run", "--deterministic", "--epochs", "1")
     assert found == [(True, ":4096:8")] and not torch.backends.cudnn.benchmark
 

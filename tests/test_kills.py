@@ -14,7 +14,8 @@ from training_runs import SMALL, assert_same_run, run
 
 import preprocess
 import train
-from utils import InputError, exclusive
+from environment.locks import exclusive
+from utils import InputError
 
 # Two chains of eleven sessions at once: ten kills each, two of them while a checkpoint is written, and a SIGTERM.
 PLAN = ("start", "train", "write", "train", "stop", "start", "train", "train", "write", "start", "train")

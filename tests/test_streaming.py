@@ -199,14 +199,15 @@ import resource, sys
 sys.path[:0] = [sys.argv[1]]
 from pathlib import Path
 import torch._dynamo  # what the optimiser imports when it is made
-import train, utils
+import train
+from environment.command import run_command
 lines = Path("/proc/self/status").read_text().splitlines()
 used = next(int(line.split()[1]) for line in lines if line.startswith("VmData")) * 1024
 limit = used + int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 sys.argv[1:] = sys.argv[3:]
 sys.argv[0] = "train.py"
-sys.exit(utils.run_command(train.main))
+sys.exit(run_command(train.main))
 """
 
 

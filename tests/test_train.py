@@ -326,7 +326,7 @@ def test_what_a_kill_left_of_a_write_is_cleared(sliced, tmp_path):
 
 
 def test_two_processes_on_one_run_are_one_too_many(sliced, tmp_path):
-    from utils import exclusive
+    from environment.locks import exclusive
 
     (tmp_path / "run").mkdir()
     with exclusive(tmp_path / "run"), pytest.raises(InputError, match="another process is at work"):
@@ -355,7 +355,7 @@ def test_going_on_keeps_the_optimiser_of_the_device(sliced, tmp_path):
     run(sliced, tmp_path / "run", "--epochs", "1")
     trainer = small_trainer(sliced)
     trainer.settings = read_settings(tmp_path / "run")
-    trainer.optimiser.defaults["fused"] = True  # as on CUDA; the run was saved without
+    trainer.optimiser.param_groups[0]["fused"] = True  # as on CUDA; the run was saved without
     trainer.restore(tmp_path / "run" / "last.pt")
     assert all(group["fused"] for group in trainer.optimiser.param_groups)
 

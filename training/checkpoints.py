@@ -1,5 +1,6 @@
 """Checkpoints: seeds, the state of every random generator, and files that a kill leaves whole."""
 
+import os
 import random
 import zipfile
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils import InputError, atomic_path, open_file
+from utils import InputError, atomic_path, open_file, refuse_damage
 
 
 def seed_everything(seed: int) -> None:
@@ -50,18 +51,17 @@ def load_checkpoint(path: Path, device: torch.device, fingerprint: str | None = 
 
 def read_checkpoint(path: Path, device: torch.device) -> object:
     """What a file holds, once the sums of all its parts are right, which torch does not look at."""
-    try:
+    with refuse_damage(f"{path}: expected a whole checkpoint"):
         with open_file(path) as file, zipfile.ZipFile(file) as archive:
+            members, length = archive.infolist(), file.seek(0, os.SEEK_END)
+            # torch compresses none: what would take more memory than the file has bytes was made by somebody else.
+            if any(member.compress_type for member in members) or sum(m.file_size for m in members) > length:
+                raise ValueError(f"more than its {length} bytes")
             damaged = archive.testzip()
-        if damaged is not None:
-            raise InputError(f"{path}: expected a whole checkpoint, found {damaged} damaged")
+            if damaged is not None:
+                raise InputError(f"{path}: expected a whole checkpoint, found {damaged} damaged")
+    with refuse_damage(f"{path}: expected a whole checkpoint", in_words=False):
         return torch.load(path, map_location=device, weights_only=True)
-    except InputError:
-        raise
-    except (torch.OutOfMemoryError, MemoryError):
-        raise  # no fault of the file
-    except Exception as error:  # torch raises a dozen kinds for a damaged file
-        raise InputError(f"{path}: expected a whole checkpoint, found {type(error).__name__}") from None
 
 
 def random_states() -> dict:

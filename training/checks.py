@@ -2,42 +2,19 @@
 
 import math
 
-from boundary_loss import schedules
-from boundary_loss.cross_entropy import LOGARITHMS
-from boundary_loss.distance import CONVENTIONS, REGION_WISE_KINDS
 from losses import CONTOUR_LOSSES, REGION_LOSSES
-from networks import NETWORKS, network_settings
-from training.augmentation import AUGMENTATIONS
+from networks import network_settings
 from training.batch_maps import MADE_OF_BATCHES
-from training.lr_rules import LR_RULES
+from training.choices import CHOICES
 from training.settings import Settings, flag
 from utils import InputError
 
-CLASS_CHOICES = ("own", "all", "foreground")
-CHOICES = {
-    "network": NETWORKS,
-    "region": (*REGION_LOSSES, "none"),
-    "contour": (*CONTOUR_LOSSES, "none"),
-    "maps": ("2d", "3d"),
-    "region_wise_map": REGION_WISE_KINDS,
-    "alpha": schedules.SCHEDULES,
-    "region_classes": CLASS_CHOICES,
-    "contour_classes": CLASS_CHOICES,
-    "optimiser": ("adam", "sgd"),
-    "lr_rule": LR_RULES,
-    "augment": AUGMENTATIONS,
-    "order": ("shuffled", "fixed"),
-    "selection": ("volume", "slice", "pooled", "last"),
-    "distance_map": (*CONVENTIONS, MADE_OF_BATCHES),
-    "hausdorff": CONVENTIONS,
-    "dice": CONVENTIONS,
-    "cross_entropy": tuple(LOGARITHMS),
-    "gdl_absent": ("largest", "authors"),
-    "precision": ("auto", "bf16", "fp32"),
-}
 MINIMA = {"epochs": 1, "batch_size": 1, "seed": 0}
 # Beyond what anybody trains with; a number that no tensor can hold ends in a library's own words.
-MAXIMA = {"epochs": 10**6, "batch_size": 2**16, "width": 2**12, "lr": 1e30, "weight_decay": 1e30, "gradient_clip": 1e30}
+MAXIMA = {
+    "epochs": 10**6, "batch_size": 2**16, "width": 2**12, "alpha_epochs": 10**6,
+    **dict.fromkeys(("lr", "weight_decay", "gradient_clip", "alpha_start", "alpha_step", "contour_alone_weight"), 1e30),
+}
 
 
 def check_settings(settings: Settings) -> Settings:

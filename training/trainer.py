@@ -31,6 +31,7 @@ from training.epoch_totals import STEP_VALUES, EpochTotals
 from training.interrupts import StopRequest, StopTraining
 from training.lr_rules import LR_RULES
 from training.objective import BatchMaps, build_objective
+from training.run_state import check_state
 from training.settings import Settings
 from utils import InputError, StoppedError, progress, write_rows
 
@@ -276,21 +277,21 @@ class Trainer:
         """Continue from ``last.pt``: the end of an epoch, or a step in the middle of one."""
         state = load_checkpoint(path, self.device, self.settings.fingerprint)
         try:
-            # Whether Adam is fused belongs to the device, not to the run that may have come from another.
-            for group in state["optimiser"]["param_groups"]:
-                group["fused"] = self.optimiser.defaults["fused"]
+            check_state(state, self)
             self.network.load_state_dict(state["model"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.lr_rule.load_state_dict(state["rate"])
+            # All but rate and moments belongs to settings and device, which may be another than that of the run so far.
+            own = self.optimiser.state_dict()
+            own["param_groups"][0]["lr"] = state["optimiser"]["param_groups"][0]["lr"]
+            self.optimiser.load_state_dict({**own, "state": state["optimiser"]["state"]})
+            self.lr_rule.load_state_dict({name: state["rate"][name] for name in self.lr_rule.state_dict()})
             self.log = state["log"]
             if state["so_far"]:
                 self.totals = EpochTotals(**state["so_far"])
             restore_random_states(state["random"])
         except torch.OutOfMemoryError:
             raise
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            found = type(error).__name__
-            raise InputError(f"{path}: expected the state of this run, found another ({found})") from None
+        except (AttributeError, LookupError, OverflowError, RuntimeError, ValueError, TypeError) as error:
+            raise InputError(f"{path}: expected the state of this run, found another ({error!r:.200})") from None
 
     def save_and_stop(self, epoch: int, out: Path) -> None:
         """Save the epoch under way, so that only the rest of it is left to do; raises ``KeyboardInterrupt``."""

@@ -1,0 +1,25 @@
+"""Folders that one process has for itself."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from utils import InputError
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process alone; ``InputError`` where another process holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process is at work in it; wait for it or stop it") from None
+        except OSError:
+            pass  # a file system without locks: better no guard than no run
+        yield
+    finally:
+        os.close(handle)

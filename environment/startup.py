@@ -1,0 +1,14 @@
+"""What a command does before anything else, with nothing but the standard library, so that it is done at once."""
+
+from environment.stops import leave_at_once
+from environment.streams import repair_streams
+
+
+def begin(name: str) -> None:
+    """Get a command ready while the modules that it needs are still to be imported; ``name`` is its ``__name__``.
+
+    Nothing where the command is imported itself.
+    """
+    if name == "__main__":
+        repair_streams()
+        leave_at_once()

@@ -1,0 +1,53 @@
+"""Stops: Ctrl-C and SIGTERM from a command's first line to its last end in one line and exit code 130."""
+
+import os
+import signal
+import sys
+import time
+
+from environment.streams import write_line
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+STOPPED = 130
+# The terminal, make and a cluster each send a stop of their own: within these seconds they are one.
+SAME_STOP = 5.0
+
+
+def stopped_line(reason: str = "") -> str:
+    return f"{os.path.basename(sys.argv[0])}: {reason or 'interrupted'}"
+
+
+def handle(handler) -> None:
+    """Let ``handler`` receive both stops, but for one that the process was started without (nohup, & in a script)."""
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def leave_at_once() -> None:
+    """While modules are imported there is nothing to clean up, and an exception would be lost in them."""
+
+    def leave(*_: object) -> None:
+        write_line(stopped_line())
+        os._exit(STOPPED)
+
+    handle(leave)
+
+
+def raise_interrupt() -> None:
+    """While a command works: ``KeyboardInterrupt`` for the first stop, which those after it do not disturb."""
+    first = -SAME_STOP
+
+    def receive(*_: object) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if now - first >= SAME_STOP:
+            first = now
+            raise KeyboardInterrupt
+
+    handle(receive)
+
+
+def ignore() -> None:
+    """When a command has done its work, or has failed, a stop comes too late."""
+    handle(signal.SIG_IGN)

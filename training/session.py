@@ -1,0 +1,109 @@
+"""One session of train.py: the run that was asked for is completed by what its data and device say, and trained."""
+
+import hashlib
+import warnings
+from dataclasses import replace
+
+import torch
+
+from environment.cores import use_threads
+from environment.devices import fastest_precision, select_device, use_deterministic_algorithms
+from environment.locks import exclusive
+from environment.memory import free_memory
+from networks import NETWORKS, parameter_bytes
+from sliced_data.meta import Meta, read_meta
+from training.interrupts import memory_advice
+from training.run_folder import begin_session, check_finished, check_run_folder, holds_run, read_settings
+from training.settings import Execution, Settings
+from training.trainer import Trainer
+from utils import InputError, leftovers, open_file
+
+
+def run_session(settings: Settings, execution: Execution) -> None:
+    """Train what is missing of a run, or say with ``execution.check`` whether something is."""
+    use_threads()
+    if execution.detect_anomaly:
+        # Where the operation was called, which torch says as a warning.
+        warnings.filterwarnings("default", message="Error detected in")
+    if settings.deterministic:
+        use_deterministic_algorithms()
+    device = select_device(execution.device)
+    meta = read_meta(execution.data)
+    settings = complete(settings, execution, meta)
+    settings = resolve_precision(settings, execution, device)
+    if execution.check:
+        check_finished(execution.out, settings)
+        return
+    check_run_folder(execution.out, settings, resume=execution.resume)
+    train(settings, execution, device)
+
+
+def complete(settings: Settings, execution: Execution, meta: Meta) -> Settings:
+    """Settings with the facts of the data and of the encoder's file; ``InputError`` where they do not fit."""
+    multiple = NETWORKS[settings.network].size_multiple
+    if meta.size % multiple:
+        size = f"a multiple of {multiple} pixels for {settings.network}, found {meta.size}"
+        raise InputError(f"{execution.data}: expected slices of {size}")
+    settings = replace(settings, dataset=meta.dataset, data_fingerprint=meta.fingerprint)
+    if execution.encoder_file is None:
+        return settings
+    if settings.network != "resnet34-unet":
+        raise InputError(f"--encoder-weights: expected --network resnet34-unet beside it, found {settings.network}")
+    try:
+        with open_file(execution.encoder_file) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{execution.encoder_file}: expected a readable state dict, found {error}") from None
+    return replace(settings, encoder_weights=f"sha256 {digest}")
+
+
+def resolve_precision(settings: Settings, execution: Execution, device: torch.device) -> Settings:
+    """Settings with a precision in place of ``auto``: that of the run in --out, or the device's fastest."""
+    if settings.precision != "auto":
+        return settings
+    if (execution.resume or execution.check) and holds_run(execution.out):
+        return replace(settings, precision=read_settings(execution.out).precision)
+    return replace(settings, precision=fastest_precision(device))
+
+
+def memory_words(settings: Settings, device: torch.device) -> str:
+    """Which flags make a run smaller."""
+    place = "--resident host or stream" if device.type == "cuda" else "--resident stream"
+    return f"take less than --batch-size {settings.batch_size} or --width {settings.width}, or {place}"
+
+
+def check_room(settings: Settings, meta: Meta, device: torch.device) -> None:
+    """``MemoryError`` where the device has no room for the weights, their gradients and the optimiser's moments."""
+    weights = parameter_bytes(
+        settings.network, len(meta.modalities), len(meta.class_names), width=settings.width
+    )
+    needed = weights * (4 if settings.optimiser == "adam" else 3)
+    if needed > free_memory(device):
+        raise MemoryError(f"cannot allocate {needed / 2**30:.1f} GiB for the network and its optimiser")
+
+
+def train(settings: Settings, execution: Execution, device: torch.device) -> None:
+    """Train what is missing of the run in ``execution.out``."""
+    out, meta = execution.out, read_meta(execution.data)
+    with memory_advice(memory_words(settings, device)):
+        check_room(settings, meta, device)
+        trainer = Trainer(
+            settings, meta, device, resident=execution.resident, detect_anomaly=execution.detect_anomaly,
+            encoder_file=execution.encoder_file,
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        with exclusive(out):
+            for leftover in leftovers(out):
+                leftover.unlink()
+            if check_run_folder(out, settings, resume=execution.resume):
+                trainer.restore(out / "last.pt")
+                epochs = read_settings(out).epochs
+                if epochs < settings.epochs:
+                    print(f"{out}: going on from a run of {epochs} epochs to {settings.epochs}")
+            if len(trainer.log) < settings.epochs:
+                begin_session(out, settings, execution.data, device)
+            with torch.autograd.set_detect_anomaly(execution.detect_anomaly):
+                trainer.fit(out)
+    best = max(trainer.log, key=trainer.score)
+    figures = f"DSC {best['val_dsc_3d']:.3f}, HD95 {best['val_hd95_3d_mm']:.2f} {meta.unit} (validation, 3D)"
+    print(f"{out}: best epoch {best['epoch']} of {settings.epochs}: {figures}")
