@@ -83,7 +83,8 @@ def slice_volume(case: Case, raw: Volume, options: Options, intensities: list[li
         return Volume(volume.image, volume.label, (1.0, 1.0, 1.0))
     diagonal = math.hypot(*(n * mm for n, mm in zip(volume.label.shape, volume.spacing, strict=True)))
     if diagonal > LARGEST:
-        raise InputError(f"{case.case_id}: expected distances that float16 can hold, found a diagonal of {diagonal:g} mm")
+        found = f"a diagonal of {diagonal:g} mm"
+        raise InputError(f"{case.case_id}: expected distances that float16 can hold, found {found}")
     return volume
 
 
