@@ -117,6 +117,7 @@ bench: | $(READY) ## speed, as ratios measured in one run
 	$(PY) scripts/bench_growth.py
 	$(PY) scripts/bench_distance.py $(if $(value MASKS),--masks $(call quoted,$(value MASKS)))
 	$(PY) scripts/bench_metrics.py $(if $(value MASKS),--masks $(call quoted,$(value MASKS)))
+	$(PY) scripts/bench_score.py $(if $(value MASKS),--masks $(call quoted,$(value MASKS)))
 
 .PHONY: table2
 table2: | $(READY) ## time of a step with each loss, in the form of Table 2, on this machine's device

@@ -1,4 +1,4 @@
-"""Evaluate runs: metrics of one run, tables and tests over runs and seeds, figures, masks of new scans."""
+"""Evaluate runs: metrics of one run, tables and tests over runs and seeds, figures, masks of new scans, scores."""
 
 from environment.startup import begin  # first, so that a stop is one line while the rest is imported, too
 
@@ -42,6 +42,23 @@ def predict_scans(args: argparse.Namespace) -> None:
 
     model = load_model(args.run, args.checkpoint, select_device(args.device))
     segment_scans(model, args.case, args.out, args.probabilities)
+
+
+def score_masks(args: argparse.Namespace) -> None:
+    from environment.cores import core_count
+    from evaluation.scoring import ScoreOptions, check_outputs, score, write_scores
+
+    options = ScoreOptions(
+        labels=tuple(dict.fromkeys(args.labels)) if args.labels else None, ignore_label=args.ignore_label,
+        tolerance_mm=args.tolerance, spacing=tuple(args.spacing) if args.spacing else None,
+        per_lesion=args.lesions is not None,
+    )
+    if args.jobs is not None and args.jobs < 1:
+        raise InputError(f"--jobs: expected at least 1, found {args.jobs}")
+    check_outputs(args.out, args.lesions)
+    scores = score(args.prediction, args.reference, options, jobs=args.jobs or core_count())
+    write_scores(scores, args.out, args.lesions)
+    print(scores.summary())
 
 
 def make_table(args: argparse.Namespace) -> None:
@@ -186,6 +203,22 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     predict.set_defaults(function=predict_scans)
 
 
+def add_score(commands: argparse._SubParsersAction) -> None:
+    score = commands.add_parser("score", help="metrics of any two masks, or of two folders of masks paired by name")
+    score.add_argument("prediction", type=Path, help="mask, or folder of masks: .nii.gz, .nii, .png, .tif, .npy")
+    score.add_argument("reference", type=Path, help="likewise; every reference needs a prediction of its name")
+    score.add_argument("--out", type=Path, help="CSV of the metrics of each case and label")
+    score.add_argument("--lesions", type=Path, help="CSV of each lesion's DSC and HD95; lesions are matched by overlap")
+    score.add_argument("--labels", type=int, nargs="+", help="label values to score (all that occur but 0)")
+    score.add_argument("--ignore-label", type=int,
+                       help="label value of the reference whose voxels count in neither mask")
+    score.add_argument("--tolerance", type=float, default=2.0, help="of the surface Dice, in mm")
+    score.add_argument("--spacing", type=float, nargs="+", metavar="MM",
+                       help="size of a voxel, x y z (that of the NIfTI files; without one, lengths are in px)")
+    score.add_argument("--jobs", type=int, help="processes (all cores)")
+    score.set_defaults(function=score_masks)
+
+
 def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, help="run folder")
     command.add_argument("--checkpoint", choices=("best", "last"), default="best",
@@ -259,6 +292,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_tables(commands)
     add_figures(commands)
     add_predict(commands)
+    add_score(commands)
     return parser.parse_args(arguments)
 
 

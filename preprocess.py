@@ -12,7 +12,7 @@ from pathlib import Path
 from environment.command import Parser, run_command
 from environment.cores import core_count
 from raw_data import DATASETS, LAYOUT_NAMES
-from slicing.choices import CONVENTIONS, FITS
+from slicing.choices import CONVENTIONS, FITS, LABEL_RESIZES
 from slicing.normalisation import CHOICES as NORMALISATIONS
 from utils import InputError, current_word
 
@@ -35,7 +35,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def add_slices(parser: argparse.ArgumentParser) -> None:
-    """What a flag leaves out is what the data set's paper does."""
+    """What a flag leaves out is what the data set's paper does, or the code of its authors."""
+    parser.add_argument("--protocol", type=current_word, choices=CONVENTIONS, default="paper",
+                        help="whose way of slicing fills in the flags that are left out: the data set's paper or the "
+                             "code of its authors (docs/FIDELITY.md)")
     parser.add_argument("--size", type=int, help="slices become SIZE x SIZE pixels, a multiple of 8 (256)")
     parser.add_argument("--normalise", choices=NORMALISATIONS,
                         help="intensities, per volume; clip-zscore: by the training data's foreground (the data set's)")
@@ -49,8 +52,12 @@ def add_slices(parser: argparse.ArgumentParser) -> None:
                         help="classes of the whole image or scan to keep (busi: all, brats: HGG)")
     parser.add_argument("--all-slices", action="store_true",
                         help="keep the slices without a label (kits leaves them out, the others keep them)")
-    parser.add_argument("--distance-map", type=current_word, choices=CONVENTIONS, default="paper",
-                        help="signed distance as the text says, or as the authors' code computes it")
+    parser.add_argument("--resize-labels", choices=LABEL_RESIZES,
+                        help="a pixel's class: the nearest voxel's, the one with the largest share when classes are "
+                             "resized linearly, or class numbers after Pillow's bicubic filter (nearest)")
+    parser.add_argument("--distance-map", type=current_word, choices=CONVENTIONS,
+                        help="signed distance as the text says, or as the authors' code computes it: beside "
+                             "--resize-labels linear of the pixels that are wholly of a class (paper)")
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:

@@ -43,7 +43,9 @@ def build_parser() -> Parser:
     add_setting(parser, "betas", "of Adam", type=float, nargs=2)
     add_setting(parser, "weight_decay", "of the optimiser, added to the gradient")
     add_setting(parser, "gradient_clip", "largest norm of the whole gradient (none)", type=float)
-    add_setting(parser, "augment", "random flips and quarter turns of the training slices, their maps with them")
+    add_setting(parser, "augment", "random flips and quarter turns of the training slices, their maps with them; "
+                                   "affine: rotation and zoom besides, maps made anew")
+    add_setting(parser, "order", "order of the training slices: another in each epoch, or fixed")
     add_setting(parser, "seed", "seed of the weights and of the order of the slices")
     add_setting(parser, "precision", "arithmetic of the network; auto is bf16 on a GPU that has it and fp32 elsewhere")
     add_setting(parser, "compile", "torch.compile on CUDA, where it can", action=argparse.BooleanOptionalAction)
@@ -70,12 +72,15 @@ def add_loss_flags(group: Any) -> None:
 
 def add_protocol_flags(group: Any) -> None:
     group.add_argument("--protocol", choices=list(PROTOCOLS), type=current_word, default="paper",
-                       help="sets the flags of this group that are left out, and --alpha, --betas and --precision")
+                       help="sets the flags of this group that are left out, and --alpha, --betas, --order and "
+                            "--precision; authors: those of the data set's paper, or the ones that are named")
     add_setting(group, "lr_rule", "how the learning rate falls")
-    add_setting(group, "selection", "validation DSC that chooses the epoch")
-    add_setting(group, "distance_map", "signed distances")
+    add_setting(group, "selection", "validation DSC that chooses the epoch, pooled over 16 slices each; or the last")
+    add_setting(group, "distance_map", "signed distances; authors-region-wise: also region-wise maps, of each batch")
     add_setting(group, "hausdorff", "distances inside the Hausdorff loss")
     add_setting(group, "gdl_absent", "weight in the generalised Dice loss of a class that an image does not have")
+    add_setting(group, "dice", "denominator of the Dice loss")
+    add_setting(group, "cross_entropy_factor", "factor of the cross-entropy (ce)")
     add_setting(group, "cross_entropy", "logarithm and distances in the cross-entropies and the focal loss")
     add_setting(group, "contour_alone_weight", "weight of a contour loss without a regional one")
 
@@ -102,7 +107,18 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, Execution]:
         args["betas"] = tuple(args["betas"])
     if "width" not in args and "width" not in network_settings(args.get("network", PAPER.network)):
         args["width"] = None
-    return check_settings(under_protocol(args.pop("protocol"), args)), execution
+    protocol = protocol_of(args.pop("protocol"), execution.data)
+    return check_settings(under_protocol(protocol, args)), execution
+
+
+def protocol_of(protocol: str, data: Path) -> str:
+    """The protocol, for ``authors`` that of the authors of the data set's paper, as meta.json names the data set."""
+    from raw_data import dataset_of_facts
+    from sliced_data.meta import read_meta
+
+    if protocol != "authors" or not (data / "meta.json").exists():
+        return protocol     # slices that are missing are refused with everything else that is wrong with them
+    return f"authors-{dataset_of_facts(read_meta(data).facts).authors}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,6 +7,7 @@ Valverde and Tohka, Region-wise loss for biomedical image segmentation (Pattern 
 """
 
 from boundary_loss.distance import distance_maps, edt, region_wise_map, signed_distance, unsigned_distance
+from boundary_loss.lesions import lesion_scores
 from boundary_loss.losses import (
     ActiveContour,
     Batch,
@@ -65,6 +66,7 @@ __all__ = [
     "hd95",
     "hd95_max",
     "lesion_detection",
+    "lesion_scores",
     "region_wise_map",
     "signed_distance",
     "surface_dice",

@@ -3,10 +3,12 @@
     loss = Boundary()
     loss(logits, phi).backward()
 
-`Loss` says what logits, target and spacing are, and how to add a loss.
+`Loss` says what logits, target and spacing are, what `classes`, `activation`, `reduction` and `ignore_index` do, and
+how to add a loss.
 
 Reductions: maps and images are averaged over images, selected classes and pixels; cross-entropy and focal loss over
-the pixels that carry a selected class; Dice losses are computed per image, then averaged.
+the pixels that carry a selected class, or, of classes that overlap, over pixels and selected classes; Dice losses are
+computed per image, then averaged.
 """
 
 from boundary_loss.base import Batch, Loss

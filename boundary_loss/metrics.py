@@ -105,13 +105,13 @@ def dsc(pred: Mask, ref: Mask, *, ignore: Mask | None = None) -> float:
         >>> dsc(pred=[[0, 1, 1, 1]], ref=[[0, 0, 1, 0]])
         0.5
     """
-    pred, ref = _masks(pred, ref, ignore)
+    pred, ref = as_masks(pred, ref, ignore)
     return float(dsc_from_counts(_count(pred & ref), _count(pred), _count(ref)))
 
 
 def outcome(pred: Mask, ref: Mask, *, ignore: Mask | None = None) -> str:
     """Which masks are empty: `scored` (none), `both_empty`, `missed` or `false_alarm`."""
-    pred, ref = _masks(pred, ref, ignore)
+    pred, ref = as_masks(pred, ref, ignore)
     if pred.any():
         return "scored" if ref.any() else "false_alarm"
     return "missed" if ref.any() else "both_empty"
@@ -121,15 +121,19 @@ def distances(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask | None = 
     """Surface distances in both directions, in mm: what hd, hd95, hd95_max, assd and surface Dice share.
 
     The surface is medpy's: the mask minus its erosion with connectivity 1, the outside of the array being background.
+    A volume of one slice, such as an image, is measured as that slice: in 3D all of its mask would be surface.
     Exact to 1e-4 mm on grids up to 1 m.
     """
-    pred, ref = _masks(pred, ref, ignore)
-    sizes = _as_spacing(spacing, pred.ndim)
+    pred, ref = as_masks(pred, ref, ignore)
+    sizes = as_spacing(spacing, pred.ndim)
     found = outcome(pred, ref)
     if found != "scored":
         diagonal = np.linalg.norm(np.multiply(pred.shape, sizes))
         value = np.array([0.0 if found == "both_empty" else diagonal])
         return SurfaceDistances(value, value, found)
+    if pred.ndim == 3 and 1 in pred.shape:
+        flat = pred.shape.index(1)
+        pred, ref, sizes = pred.squeeze(flat), ref.squeeze(flat), np.delete(sizes, flat)
     if isinstance(pred, Tensor):
         return SurfaceDistances(*device_surface_distances(pred, torch.as_tensor(ref), sizes), outcome=found)
     return SurfaceDistances(*surface_distances(pred, np.asarray(ref), sizes), outcome=found)
@@ -197,8 +201,8 @@ def volume_difference(pred: Mask, ref: Mask, spacing: Spacing, *, ignore: Mask |
     Keys: volume_pred, volume_ref, volume_difference, absolute_volume_difference, each with `_mm3` (2D: areas, `_mm2`),
     and avd_percent: nan where ref alone is empty, 0 where both are.
     """
-    pred, ref = _masks(pred, ref, ignore)
-    voxel = float(np.prod(_as_spacing(spacing, pred.ndim)))
+    pred, ref = as_masks(pred, ref, ignore)
+    voxel = float(np.prod(as_spacing(spacing, pred.ndim)))
     volume_pred, volume_ref = _count(pred) * voxel, _count(ref) * voxel
     difference, unit = volume_pred - volume_ref, f"mm{pred.ndim}"
     relative = abs(difference) / volume_ref if volume_ref else float("nan") if volume_pred else 0.0
@@ -219,7 +223,7 @@ def lesion_detection(pred: Mask, ref: Mask, *, ignore: Mask | None = None) -> di
     recall is 1, without lesions in pred the precision is 1. Keys: lesion_recall, lesion_precision, lesion_f1,
     n_lesions_ref, n_lesions_pred, n_lesions_detected, n_lesions_false, lesion_count_difference (pred - ref).
     """
-    pred_mask, ref_mask = (_on_host(mask) for mask in _masks(pred, ref, ignore))
+    pred_mask, ref_mask = (on_host(mask) for mask in as_masks(pred, ref, ignore))
     n_ref, n_detected = _components_hit(ref_mask, pred_mask)
     n_pred, n_true = _components_hit(pred_mask, ref_mask)
     recall = n_detected / n_ref if n_ref else 1.0
@@ -238,8 +242,8 @@ def lesion_detection(pred: Mask, ref: Mask, *, ignore: Mask | None = None) -> di
 
 def n_components(mask: Mask) -> int:
     """Number of connected components of a mask (H, W) or (X, Y, Z), diagonals included."""
-    on_host = _on_host(_masks(mask, mask, None)[0])
-    return _components_hit(on_host, on_host)[0]
+    array = on_host(as_masks(mask, mask, None)[0])
+    return _components_hit(array, array)[0]
 
 
 def intersection_and_sizes(
@@ -270,11 +274,12 @@ def dsc_from_counts(intersection: Counts, n_pred: Counts, n_ref: Counts) -> Coun
     return (2 * intersection + empty) / (total + empty)
 
 
-def _on_host(mask: np.ndarray | Tensor) -> np.ndarray:
+def on_host(mask: np.ndarray | Tensor) -> np.ndarray:
+    """A mask as an array."""
     return mask.cpu().numpy() if isinstance(mask, Tensor) else mask
 
 
-def _masks(
+def as_masks(
     pred: Mask, ref: Mask, ignore: Mask | None
 ) -> tuple[np.ndarray | Tensor, np.ndarray | Tensor]:
     """Both masks as bool, without the ignored voxels: two arrays, or two tensors on a device other than the CPU."""
@@ -316,7 +321,8 @@ def _percentile_95(values: np.ndarray | Tensor) -> float:
     return below + (place - low) * (above - below)
 
 
-def _as_spacing(spacing: Spacing, ndim: int) -> np.ndarray:
+def as_spacing(spacing: Spacing, ndim: int) -> np.ndarray:
+    """The size of a voxel in mm (ndim,) float64; ValueError where it is none."""
     sizes = np.asarray(spacing, dtype=np.float64)
     if sizes.shape != (ndim,) or not (np.isfinite(sizes) & (sizes > 0)).all():
         raise ValueError(f"expected {ndim} spacings in mm above 0, one per axis, found {sizes.tolist()}")

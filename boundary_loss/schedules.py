@@ -130,6 +130,26 @@ class BusiRebalance(BusiLinear):
         return 1.0 - alpha, alpha
 
 
+@dataclass(frozen=True)
+class BusiLinearAuthors(BusiLinear):
+    """(1, a), a = max(0, (epoch + 1) / epochs - 0.05): the code of Odonnat and Pham, not their section 3.2.
+
+    alpha goes from 0 to 0.95.
+    """
+
+    def weights(self, epoch: int) -> tuple[float, float]:
+        return 1.0, max(0.0, _tidy(min(1.0, (epoch + 1) / self.epochs) - 0.05))
+
+
+@dataclass(frozen=True)
+class BusiRebalanceAuthors(BusiLinearAuthors):
+    """(1 - a, a) with the alpha of `BusiLinearAuthors`."""
+
+    def weights(self, epoch: int) -> tuple[float, float]:
+        _, alpha = super().weights(epoch)
+        return _tidy(1.0 - alpha), alpha
+
+
 SCHEDULES: dict[str, type[Schedule]] = {
     "constant": Constant,
     "increase": Increase,
@@ -140,6 +160,8 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "equal": Equal,
     "gradual": Gradual,
     "authors": Authors,
+    "busi-linear-authors": BusiLinearAuthors,
+    "busi-rebalance-authors": BusiRebalanceAuthors,
 }
 
 

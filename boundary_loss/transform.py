@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 Spacing = Sequence[float] | Tensor | None
 
 _CHUNK_ELEMENTS = 2**26  # float32 values alive at once in the transform on a device: 256 MiB
+_THREADED_ELEMENTS = 2**15  # an image of fewer is done before the threads of the edt package have started
 
 
 @overload
@@ -68,12 +69,12 @@ def edt_with_phantom(mask: Tensor, spacing: Sequence[float] | Tensor) -> Tensor:
     return torch.where(torch.isinf(distances), squared.sqrt(), distances)
 
 
-def transform_array(labels: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+def transform_array(labels: np.ndarray, spacing: tuple[float, ...], *, threads: int = 1) -> np.ndarray:
     """Distance of each non-zero element to the nearest one of another label, through the edt package."""
     # The package takes the spacings in the order of a C-contiguous array's axes.
     anisotropy = spacing if len(spacing) > 1 else spacing[0]
     labels = np.ascontiguousarray(labels)
-    return edt_package.edt(labels, anisotropy=anisotropy, black_border=False, parallel=1)
+    return edt_package.edt(labels, anisotropy=anisotropy, black_border=False, parallel=threads)
 
 
 @torch.no_grad()
@@ -107,8 +108,9 @@ def _transform_on_cpu(labels: Tensor, rows: list[tuple[float, ...]]) -> Tensor:
     spatial = labels.shape[labels.ndim - len(rows[0]) :]
     images = labels.contiguous().numpy().reshape(-1, *spatial)                              # (N, *spatial)
     distances = np.empty(images.shape, np.float32)                                          # (N, *spatial)
+    threads = torch.get_num_threads() if spatial.numel() >= _THREADED_ELEMENTS else 1
     for i, image in enumerate(images):
-        distances[i] = transform_array(image, rows[i * len(rows) // len(images)])
+        distances[i] = transform_array(image, rows[i * len(rows) // len(images)], threads=threads)
     return torch.from_numpy(distances).view(labels.shape)
 
 
@@ -173,7 +175,26 @@ def as_array(array: np.ndarray, name: str, kinds: str = "biu") -> np.ndarray:
 
 def as_spacing(spacing: Spacing, ndim: int) -> tuple[float, ...]:
     """One positive number per axis (None: ones); else ValueError."""
-    values = (1.0,) * ndim if spacing is None else tuple(float(s) for s in spacing)
+    try:
+        values = (1.0,) * ndim if spacing is None else tuple(float(s) for s in spacing)
+    except (TypeError, ValueError):
+        raise ValueError(f"spacing: expected {ndim} positive values in mm, one per axis, found {spacing}") from None
     if len(values) != ndim or not all(0 < s < np.inf for s in values):
         raise ValueError(f"spacing: expected {ndim} positive values in mm, one per axis, found {values}")
     return values
+
+
+def as_batch_spacing(spacing: Spacing, batch: int, ndim: int) -> Sequence[float] | Tensor:
+    """The spacing of a batch of images: one number per axis, or a tensor (B, ndim); else ValueError.
+
+    The values of a tensor are looked at on the CPU alone: elsewhere that would wait for the device.
+    """
+    if not isinstance(spacing, Tensor):
+        return as_spacing(spacing, ndim)
+    if tuple(spacing.shape) != (batch, ndim):
+        found = tuple(spacing.shape)
+        raise ValueError(f"spacing: expected {ndim} values in mm or a tensor {(batch, ndim)}, found a tensor {found}")
+    if spacing.device.type == "cpu":
+        for row in spacing.tolist():
+            as_spacing(row, ndim)
+    return spacing

@@ -20,9 +20,8 @@ from evaluation.measuring import MeasuringOptions
 from evaluation.metric_catalogue import CATALOGUE, COLUMNS
 from evaluation.outputs import Template, read_template, save_mask
 from evaluation.prediction import Model, load_model, predict_cases
-from raw_data.volumes import IGNORED
+from raw_data.volumes import IGNORED, Spacing
 from sliced_data.meta import Meta, read_meta
-from sliced_data.slices import SlicedCase
 from slicing.selection import kept_slices
 from training.interrupts import memory_advice
 from utils import InputError, atomic_path, leftovers, progress, write_rows
@@ -114,7 +113,8 @@ def predicted_masks(
     for (case, at), logits in zip(cases, predict_cases(model, val), strict=True):
         prediction = to_volume(logits.argmax(1))
         reference = to_volume(val.label[at])
-        save_prediction(place(folder / "predictions" / f"{case.case_id}.nii.gz"), prediction, case)
+        path = place(folder / "predictions" / f"{case.case_id}.nii.gz")
+        save_prediction(path, prediction, case.spacing, unit=model.raw.unit)
         if natives is None:
             yield Masks(case.case_id, prediction, reference, case.spacing, ignored_in(model, reference))
             continue
@@ -133,10 +133,10 @@ def to_volume(slices: Tensor) -> np.ndarray:
     return np.moveaxis(slices.byte().cpu().numpy(), 0, -1)
 
 
-def save_prediction(path: Path, prediction: np.ndarray, case: SlicedCase) -> None:
-    """NIfTI of one case on its sliced grid; prediction (X, Y, Z) uint8."""
-    image = nib.Nifti1Image(prediction, np.diag([*case.spacing, 1.0]))
-    image.header.set_xyzt_units("mm")
+def save_prediction(path: Path, prediction: np.ndarray, spacing: Spacing, *, unit: str) -> None:
+    """NIfTI of one case on its sliced grid; prediction (X, Y, Z) uint8. NIfTI has no unit for pixels: none is said."""
+    image = nib.Nifti1Image(prediction, np.diag([*spacing, 1.0]))
+    image.header.set_xyzt_units("mm" if unit == "mm" else "unknown")
     with atomic_path(path) as temporary:
         nib.save(image, temporary)
 

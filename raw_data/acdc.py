@@ -94,6 +94,8 @@ ACDC = AcdcDataset(
         normalise="zscore", fit="centre", spacing=1.5625, split="parity",
         class_shares={"RV": 0.0121, "MYO": 0.013, "LV": 0.0127},
     ),
+    authors_recipe={},      # its authors make their maps in the loss
+    authors="region-wise",
     layout="training/patientNNN/{Info.cfg,patientNNN_frameFF.nii.gz,patientNNN_frameFF_gt.nii.gz}, unpacked or zipped",
     download="the ACDC challenge's training data (humanheart-project.creatis.insa-lyon.fr/database)",
 )

@@ -44,6 +44,8 @@ BRATS = BratsDataset(
         size=240, normalise="zscore-brain", split="alternate", classes=("HGG",),
         class_shares={"NCR_NET": 0.0016, "ED": 0.0066, "ET": 0.0026},
     ),
+    authors_recipe={},
+    authors="region-wise",
     image_classes=GRADES,
     # One label of BraTS 2020 is named W39_1998.09.19_Segm.nii.
     pattern=re.compile(

@@ -72,8 +72,11 @@ BUSI = BusiDataset(
     modalities=("US",),
     class_names=("background", "tumour"),
     class_of_label={0: 0, 1: 1},
-    # The text's share; the study's code has 0.10 of benign and malignant images alone.
     recipe=Recipe(normalise="none", max_share=0.05),
+    authors_recipe={
+        "max_share": 0.10, "classes": ("benign", "malignant"), "resize_labels": "linear", "distance_map": "authors",
+    },
+    authors="busi",
     unit="px",
     endings=(".png",),
     image_classes=("benign", "malignant", "normal"),

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,8 @@ class Recipe:
     split: str = "random"           # or "parity": even numbers train; or "alternate": the first, third, ... case does
     val: int | None = None          # cases for validation; None: a fifth of them
     class_shares: Mapping[str, float] = field(default_factory=dict)     # of the voxels, as the paper prints them
+    resize_labels: str = "nearest"
+    distance_map: str = "paper"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,9 @@ class RawDataset(ABC):
     download: str
     patients: str = "a data set that names its patients"
     recipe: Recipe = Recipe()
+    # In what the code of the paper's authors departs from the recipe, and whose code that is.
+    authors_recipe: Mapping[str, Any] = field(default_factory=lambda: {"distance_map": "authors"})
+    authors: str = "boundary"               # or "busi", or "region-wise"
     unit: str = "mm"                        # or "px", where files have no spacing
     endings: tuple[str, ...] = (".nii", ".nii.gz")
     axes: tuple[int, int, int] = XYZ        # of a file, that are x, y and z

@@ -31,6 +31,8 @@ KITS = KitsDataset(
     recipe=Recipe(
         normalise="clip-zscore", split="parity", all_slices=False, class_shares={"kidney": 0.0189, "tumour": 0.0047},
     ),
+    authors_recipe={"resize_labels": "bicubic"},
+    authors="region-wise",
     axes=(2, 1, 0),
     pattern=re.compile(r"(?:^|/)(?P<case>case_\d{5})/(?:(?P<modality>imaging)|(?P<label>segmentation))\.nii(?:\.gz)?$"),
     modality_names={"imaging": "CT"},

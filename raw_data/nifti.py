@@ -29,7 +29,7 @@ def open_nifti(case_id: str, file: RawFile) -> tuple[nib.Nifti1Image, Spacing]:
         if not 0 <= offset <= len(content):
             raise ValueError(f"voxels that begin at byte {offset:g}")
         # Unchecked, because nibabel's check makes 1 mm of a spacing of 0.
-        x, y, z = (round(float(zoom), 6) for zoom in header["pixdim"][1:4])
+        x, y, z = (float(zoom) for zoom in header["pixdim"][1:4])
         image = nib.Nifti1Image.from_bytes(content)
     if len(image.shape) != 3 or 0 in image.shape:
         raise InputError(f"{case_id}: expected a 3-D volume, found shape {image.shape} in {file}")

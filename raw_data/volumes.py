@@ -48,7 +48,8 @@ def check_grid(
     if tuple(shape) != tuple(expected[0]):
         raise InputError(f"{case_id}: expected shape {tuple(expected[0])}, found {tuple(shape)} in {file}")
     if max(abs(a - b) for a, b in zip(spacing, expected[1], strict=True)) > SPACING_TOLERANCE_MM:
-        raise InputError(f"{case_id}: expected spacing {expected[1]} mm, found {spacing} mm in {file}")
+        wanted, found = (tuple(round(mm, 6) for mm in sizes) for sizes in (expected[1], spacing))
+        raise InputError(f"{case_id}: expected spacing {wanted} mm, found {found} mm in {file}")
 
 
 def check_contrast(case_id: str, files: Sequence[RawFile], images: Sequence[np.ndarray]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation.metric_catalogue import METRICS, Column
+from evaluation.metric_catalogue import CATALOGUE, Column
 from reporting.levels import EMPTY_RULE, LEVELS
 from reporting.run_settings import settings_note
 from reporting.runs import Run, first_run, runs_of_rows
@@ -96,7 +96,7 @@ def compare_rows(
     for class_name in baseline[0].class_names:
         for metric in metrics:
             family = [
-                compare(runs, baseline, class_name, METRICS[metric], protocol)
+                compare(runs, baseline, class_name, CATALOGUE[metric], protocol)
                 for row, runs in found.items()
                 if runs and row != protocol.baseline
             ]
@@ -114,8 +114,8 @@ def write_comparison(
 ) -> str:
     """Write NAME.csv, .md and .tex into ``results``; returns the text of the .md.
 
-    ``metrics`` are by default those of the table of this level. ``InputError`` where the baseline has no finished
-    run, where no other row has one, or where a case is missing in one run.
+    ``metrics`` are by default those of the table of this level that every run has. ``InputError`` where the baseline
+    has no finished run, where no other row has one, or where a case is missing in one run.
     """
     baseline = protocol.baseline
     found = runs_of_rows(results, list(dict.fromkeys([baseline, *rows])), seeds)
@@ -123,10 +123,18 @@ def write_comparison(
         raise InputError(f"{results}: expected an evaluated run of the baseline {baseline}, found none")
     if not any(runs for row, runs in found.items() if row != baseline):
         raise InputError(f"{results}: expected an evaluated run of a row beside {baseline}, found none")
-    compared = compare_rows(found, metrics or LEVELS[protocol.level].metrics, protocol)
+    compared = compare_rows(found, metrics or metrics_of_all(found, protocol.level), protocol)
     header, body = printed_results(compared, first_run(found).length_unit)
     notes = [[Text(comparison_rule(found, compared, protocol))], [Text(EMPTY_RULE)], settings_note(found)]
     return PrintedTable(header, body, notes).write(results, name, [csv_line(result) for result in compared], COLUMNS)
+
+
+def metrics_of_all(found: Mapping[str, Sequence[Run]], level: str) -> list[str]:
+    """The metrics of a level's table that every run has of every case: HD as MIDL is of one class alone."""
+    tables = [run.table(level) for runs in found.values() for run in runs]
+    return [
+        name for name in LEVELS[level].metrics if all(name in table and table[name].notna().all() for table in tables)
+    ]
 
 
 def csv_line(result: PairedResult) -> dict:

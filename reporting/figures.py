@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from environment.atomic_outputs import check_own, written_together
 from evaluation.metric_catalogue import CATALOGUE, LENGTH, Column
+from raw_data.volumes import IGNORED
 from reporting.runs import Run, evaluated_runs, first_run
 from sliced_data.meta import Meta, part_files, read_meta
 from sliced_data.slices import PartFiles, read_slice
@@ -185,7 +186,7 @@ def lesion_shares(files: PartFiles) -> np.ndarray:
     shares = np.empty(len(files.names))
     for index in range(len(shares)):
         read_slice(files, "label", index, label)
-        shares[index] = np.count_nonzero(label) / label.size
+        shares[index] = np.count_nonzero((label > 0) & (label != IGNORED)) / label.size
     return shares
 
 

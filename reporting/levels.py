@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from evaluation.metric_catalogue import CATALOGUE, LENGTH
+from training.settings import POOLED_CASES
 
 EMPTY_RULE = (
     "Where the prediction is empty (missed) or the reference alone is (false alarm), DSC is 0 and a distance the "
@@ -33,8 +34,8 @@ VOLUME = Level(
     name="volume",
     file="metrics.csv",
     metrics=("dsc", "hd95_mm"),
-    footnote="Mean over the validation volumes (3D), then mean (sample sd) over seeds; HD95 pools the surface "
-    "distances of both directions. " + EMPTY_RULE,
+    footnote="Mean over the validation cases (volumes in 3D, images in 2D), then mean (sample sd) over seeds; HD95 "
+    "pools the surface distances of both directions. " + EMPTY_RULE,
 )
 SLICE = Level(
     name="slice",
@@ -44,8 +45,7 @@ SLICE = Level(
     over="slices",
     digits=3,
 )
-# The breast-ultrasound study's notebook validates in batches of 16 images, in their order.
-POOLED_CASES = 16
+# The breast-ultrasound study's notebook validates in batches of images, in their order.
 POOLED = Level(
     name="pooled",
     file="metrics.csv",

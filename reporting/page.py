@@ -14,6 +14,7 @@ from PIL import Image
 
 from dataloader import Slices, load_slices
 from environment.locks import exclusive
+from raw_data.volumes import IGNORED
 from reporting import comparison, page_html, tables
 from reporting.figures import PANELS, data_of, read_log
 from reporting.levels import VOLUME
@@ -136,7 +137,9 @@ def write_cases(folder: Path, slices: Slices, runs: dict[str, Run], classes: int
         image, label = slices.image[at].numpy(), slices.label[at].numpy()               # (Z, C, H, W), (Z, H, W)
         shape = (*label.shape[1:], len(label))
         volumes = [read_prediction(run, case.case_id, shape, classes) for run in runs.values()]       # (H, W, Z)
-        predictions = [np.moveaxis(volume, -1, 0) for volume in volumes]
+        # Where nobody knows the class, nothing is right or wrong: nothing is drawn there.
+        known = label != IGNORED
+        label, *predictions = (np.where(known, mask, 0) for mask in (label, *(np.moveaxis(v, -1, 0) for v in volumes)))
         drawn = write_case(folder, len(cases), image, [label, *predictions], classes)
         numbers = [scores(run, case) for run in runs.values()]
         cases.append({"id": case.case_id, "spacing": case.spacing[:2], "scores": numbers, **drawn})

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from boundary_loss.distance import region_wise_map
 from raw_data.files import RawFile
 from raw_data.nifti import stored_voxels
+from raw_data.volumes import IGNORED
 from reporting.figures import STYLE, data_of, drawable_runs, save
 from reporting.runs import Run, evaluated_runs
 from sliced_data.meta import Meta, part_files
@@ -103,11 +104,12 @@ def picture_key() -> list:
 
 @dataclass(frozen=True)
 class Picture:
-    """One slice of a case: image and label (X, Y), its number, the label's volume, the sides of a pixel in mm."""
+    """One slice of a case: image, classes, what is IGNORED (X, Y), its number, the volume's shape, a pixel's sides."""
 
     case_id: str
     image: np.ndarray
     label: np.ndarray
+    ignored: np.ndarray
     z: int
     volume_shape: tuple[int, int, int]
     spacing: tuple[float, float]
@@ -135,25 +137,28 @@ def read_picture(meta: Meta, case_id: str, run: Run) -> Picture:
                      (("image", 1), ("label", case.n_slices)))                          # (1, C, H, W), (Z, H, W)
     for z, label in enumerate(labels):
         read_slice(files, "label", at.start + z, label)
+    ignored = labels == IGNORED
+    labels[ignored] = 0
     shape = (*labels.shape[1:], case.n_slices)
     shown = labels if labels.any() else np.moveaxis(read_prediction(run, case_id, shape, len(meta.class_names)), -1, 0)
     z = int(np.count_nonzero(shown, axis=(1, 2)).argmax())
     read_slice(files, "image", at.start + z, image[0])
     channel = display_channel(image[0].astype(np.float32), shown[z])
-    return Picture(case_id, image[0, channel].astype(np.float32), labels[z], z, shape, case.spacing[:2])
+    return Picture(case_id, image[0, channel].astype(np.float32), labels[z], ignored[z], z, shape, case.spacing[:2])
 
 
 def draw_case(
     panels: Sequence[plt.Axes], title: str, picture: Picture, runs: dict[str, Run], classes: int
 ) -> None:
     window, case_id = picture.window, picture.case_id
-    reference = np.where(picture.label[window] < classes, picture.label[window], 0)     # nobody knows the others
+    reference = picture.label[window]
     for axis in panels:
         draw_image(axis, picture.image[window], aspect=picture.aspect)
     panels[0].set_xlabel(f"{title}: {case_id}, slice {picture.z}")
     draw_classes(panels[1], reference, REFERENCE)
     for axis, run in zip(panels[2:], runs.values(), strict=True):
-        prediction = read_prediction(run, case_id, picture.volume_shape, classes)[..., picture.z][window]
+        predicted = read_prediction(run, case_id, picture.volume_shape, classes)[..., picture.z]
+        prediction = np.where(picture.ignored, 0, predicted)[window]    # where nobody knows, nothing is right or wrong
         draw_errors(axis, prediction, reference)
         draw_classes(axis, reference, REFERENCE)
         draw_classes(axis, prediction, PREDICTION)

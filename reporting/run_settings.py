@@ -14,7 +14,9 @@ PRINTED_SETTINGS = (
     "network", "width", "epochs", "batch_size", "lr", "alpha_step", "selection", "lr_rule", "distance_map",
 )
 # Printed where a run has another value than the default.
-FURTHER_SETTINGS = ("optimiser", "betas", "weight_decay", "gradient_clip", "augment", "precision", "encoder_weights")
+FURTHER_SETTINGS = (
+    "optimiser", "betas", "weight_decay", "gradient_clip", "augment", "order", "precision", "encoder_weights",
+)
 EPOCHS = {"best": "that of the best validation DSC", "last": "the last"}
 
 
@@ -38,7 +40,9 @@ def settings_note(found: Mapping[str, Sequence[Run]]) -> Note:
     """What the runs share, or what each row has where they differ, in bold."""
     note = [Text("Settings: ")]
     further = [name for name in FURTHER_SETTINGS if set(settings_by_row(found, name).values()) != {DEFAULTS[name]}]
-    for place, name in enumerate((*PRINTED_SETTINGS, *further)):
+    # The width of a network whose channels are fixed is none.
+    had = [name for name in PRINTED_SETTINGS if set(settings_by_row(found, name).values()) != {None}]
+    for place, name in enumerate((*had, *further)):
         values = settings_by_row(found, name)
         separator = ", " if place else ""
         if all_equal(values):
@@ -47,5 +51,6 @@ def settings_note(found: Mapping[str, Sequence[Run]]) -> Note:
             each = ", ".join(f"{row} {value}" for row, value in values.items())
             note += [Text(separator), Text(f"{name} differs", bold=True), Text(f" ({each})")]
     measured = first_run(found).measured
-    epoch = EPOCHS.get(measured.get("checkpoint"), "unknown")
+    chosen = "last" if set(settings_by_row(found, "selection").values()) == {"last"} else measured.get("checkpoint")
+    epoch = EPOCHS.get(chosen, "unknown")
     return [*note, Text(f"; epoch evaluated: {epoch}, on {GRIDS[measured.get('space', 'sliced')]}.")]

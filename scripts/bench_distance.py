@@ -1,9 +1,10 @@
-"""Exact distance maps against SciPy: numpy's slices and volumes on the CPU, batches of tensors on the device.
+"""Exact distance maps against SciPy, and steps of the boundary loss that makes them from labels against MONAI's.
 
     python scripts/bench_distance.py [--masks FOLDER] [--limit N]
 
-Signed maps of masks from FOLDER (NIfTI), or of generated lesions; SciPy's are two `distance_transform_edt` a mask. All
-in one process, in turns, the best of five (slices: of thirty; volumes of over ten million voxels: one run).
+Numpy's slices and volumes on the CPU, batches of tensors on the device. Signed maps of masks from FOLDER (NIfTI), or of
+generated lesions; SciPy's are two `distance_transform_edt` a mask. All in one process, in turns, the best of five
+(slices: of thirty; volumes of over ten million voxels: one run).
 """
 
 import argparse
@@ -16,8 +17,10 @@ import torch
 from bench_data import lesions
 from bench_metrics import GRIDS, read_masks
 from bench_metrics import lesions as volume_lesions
+from monai.losses import BoundaryLoss
 from scipy import ndimage
 
+from boundary_loss import Boundary
 from boundary_loss.distance import distance_maps, edt, signed_distance
 from environment.provenance import package_version, processor
 
@@ -72,6 +75,28 @@ def device_row(device: torch.device) -> tuple[str, float, float]:
     return (f"edt of 16 x 256 x 256 on {device.type}", *times)
 
 
+def step_rows() -> list[tuple[str, float, float]]:
+    """ms of a step on the CPU, logits to their gradient, of `Boundary.from_labels` and of MONAI's loss."""
+    volume = volume_lesions((128, 128, 64), (1.0, 1.0, 1.0), np.random.default_rng(0))
+    rows = []
+    for label in (lesions(8, 256), volume[None].astype(np.uint8)):
+        target = torch.from_numpy(label).long()
+        logits = torch.randn(len(target), 2, *target.shape[1:], requires_grad=True)
+        for what, background in (("both classes", True), ("the foreground", False)):
+            ours = Boundary(classes=(0, 1) if background else None)
+            theirs = BoundaryLoss(softmax=True, to_onehot_y=True, include_background=background)
+
+            def our_step(ours=ours, logits=logits, target=target) -> None:
+                torch.autograd.grad(ours.from_labels(logits, target), logits)
+
+            def their_step(theirs=theirs, logits=logits, target=target) -> None:
+                torch.autograd.grad(theirs(logits, target), logits)
+
+            grid = " x ".join(map(str, target.shape))
+            rows.append((f"{grid}, {what}", *in_turns(our_step, their_step, 15)))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--masks", type=Path, help="folder of NIfTI masks; without it, masks are generated")
@@ -90,6 +115,13 @@ def main() -> None:
     rows.append(device_row(torch.device("cuda" if torch.cuda.is_available() else "cpu")))
     print(f"{processor()}, scipy {package_version('scipy')}, edt {package_version('edt')}\n")
     print("| what | ours, ms | SciPy, ms | SciPy / ours |\n| --- | --- | --- | --- |")
+    print_rows(rows)
+    print(f"\nA step from labels, {torch.get_num_threads()} threads, MONAI {package_version('monai')}\n")
+    print("| what | ours, ms | MONAI, ms | MONAI / ours |\n| --- | --- | --- | --- |")
+    print_rows(step_rows())
+
+
+def print_rows(rows: list[tuple[str, float, float]]) -> None:
     for name, ours, theirs in rows:
         print(f"| {name} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} |")
 

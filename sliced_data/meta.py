@@ -21,7 +21,7 @@ KINDS = ("image", "label", "phi2d", "phi3d")
 # Facts that older data sets do not state, and what was true of them.
 DEFAULTS = {
     "layout": None, "unit": "mm", "normalise": "minmax", "fit": "resize", "spacing": None, "max_share": None,
-    "classes": None, "all_slices": True, "has_ignored": False, "intensities": None,
+    "classes": None, "all_slices": True, "has_ignored": False, "intensities": None, "resize_labels": "nearest",
 }
 
 

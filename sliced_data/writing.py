@@ -74,7 +74,7 @@ def write_description(folder: Path, rows: Sequence[Mapping], facts: Mapping) -> 
     spacing = spacing_columns(facts["unit"])
     columns = ("case_id", "patient_id", "split", "n_slices", "n_lesion_slices", *spacing, "size_x", "size_y", "source")
     cases = [
-        {**row, **{name: round(row[f"spacing_{axis}"], 6) for name, axis in zip(spacing, "xyz", strict=True)}}
+        {**row, **{name: row[f"spacing_{axis}"] for name, axis in zip(spacing, "xyz", strict=True)}}
         for row in rows
     ]
     write_rows(folder / "cases.csv", [{name: line[name] for name in columns} for line in cases], columns)

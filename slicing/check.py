@@ -10,7 +10,7 @@ from utils import InputError
 FLAGS = {
     "dataset": "the data set", "layout": "--layout", "size": "--size", "normalise": "--normalise", "fit": "--fit",
     "spacing": "--spacing", "max_share": "--max-share", "classes": "--classes", "all_slices": "--all-slices",
-    "distance_map": "--distance-map",
+    "distance_map": "--distance-map", "resize_labels": "--resize-labels",
 }
 
 

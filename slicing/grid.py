@@ -1,10 +1,11 @@
 """Between the scan's own slices and the sliced ones: resized, or cropped and padded around the centre; and back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,12 +20,13 @@ class Grid:
     """Slices of ``size`` x ``size`` pixels.
 
     fit="resize": the whole field of view. fit="centre": in-plane ``spacing`` (mm; None: the scan's own), then
-    cropped, or padded with the image's minimum, around the centre.
+    cropped, or padded with the image's minimum, around the centre. resize_labels: by which rule a pixel gets its class.
     """
 
     size: int
     fit: str = "resize"
     spacing: float | None = None
+    resize_labels: str = "nearest"
 
     def resampled(self, shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int]:
         """In-plane shape that slices of ``shape`` pixels are resampled to, before any crop."""
@@ -44,11 +46,18 @@ class Grid:
         return resized if self.fit == "resize" else centre(resized, self.size, fill=resized.amin((0, 2, 3)))
 
     def to_sliced_label(self, label: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-        """Classes (X, Y, Z) uint8 of a scan as (size, size, Z): the nearest voxel's; background around it."""
+        """Classes (X, Y, Z) uint8 of a scan as (size, size, Z) by the rule resize_labels; background around it."""
+        return self.label_slices(label, spacing, LABEL_RULES[self.resize_labels])
+
+    def to_whole_label(self, label: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+        """As ``to_sliced_label``, with background where a pixel is not wholly of one class."""
+        return self.label_slices(label, spacing, resize_whole)
+
+    def label_slices(self, label: np.ndarray, spacing: Sequence[float], resize: "LabelRule") -> np.ndarray:
         slices = torch.from_numpy(label).permute(2, 0, 1)[:, None]                   # (Z, 1, X, Y)
         shape = self.resampled(label.shape, spacing)
         if shape != label.shape[:2]:
-            slices = functional.interpolate(slices, size=shape, mode="nearest-exact")
+            slices = resize(slices, shape)
         if self.fit == "centre":
             slices = centre(slices, self.size, fill=slices.new_zeros(1))
         return slices[:, 0].permute(1, 2, 0).numpy()
@@ -77,6 +86,47 @@ def resize_volume(volume: Volume, grid: Grid) -> Volume:
     image = grid.to_sliced(slices, volume.spacing).permute(1, 2, 3, 0).numpy()       # (C, size, size, Z)
     label = grid.to_sliced_label(volume.label, volume.spacing)                       # (size, size, Z)
     return Volume(image, label, grid.spacing_of(volume.label.shape, volume.spacing))
+
+
+def resize_nearest(slices: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Classes (Z, 1, X, Y) uint8 on ``shape`` pixels: the nearest voxel's."""
+    return functional.interpolate(slices, size=shape, mode="nearest-exact")
+
+
+def resize_linear(slices: Tensor, shape: tuple[int, int]) -> Tensor:
+    """As ``resize_nearest``: the class with the largest share, of two classes 1 where its share is above a half."""
+    classes, shares = class_shares(slices, shape)
+    return classes[shares.argmax(dim=1, keepdim=True)]                               # (Z, 1, *shape)
+
+
+def resize_whole(slices: Tensor, shape: tuple[int, int]) -> Tensor:
+    """As ``resize_linear``, with 0 where the share is not 1."""
+    classes, shares = class_shares(slices, shape)
+    largest, index = shares.max(dim=1, keepdim=True)                                 # (Z, 1, *shape)
+    # Weights that sum to 1 do so to within rounding.
+    return torch.where(largest > 1 - 1e-6, classes[index], 0)
+
+
+def class_shares(slices: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The classes (K,) that are there, in their order, and their linearly resized shares (Z, K, *shape)."""
+    classes = slices.unique()
+    return classes, resample((slices == classes[:, None, None]).double(), shape)
+
+
+def resize_bicubic(slices: Tensor, shape: tuple[int, int]) -> Tensor:
+    """As ``resize_nearest``: class numbers resized by Pillow's default filter and rounded.
+
+    Between the classes 0 and 2 that makes a rim of class 1.
+    """
+    images = [Image.fromarray(one).resize(shape[::-1], Image.Resampling.BICUBIC) for one in slices[:, 0].numpy()]
+    resized = torch.from_numpy(np.stack([np.asarray(image) for image in images]))[:, None]
+    return resized.clamp_max(int(slices.max()))                                      # (Z, 1, *shape)
+
+
+LabelRule = Callable[[Tensor, tuple[int, int]], Tensor]
+LABEL_RULES: dict[str, LabelRule] = {
+    "nearest": resize_nearest, "linear": resize_linear, "bicubic": resize_bicubic,
+}
 
 
 def resample(slices: Tensor, shape: tuple[int, int]) -> Tensor:

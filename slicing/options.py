@@ -1,7 +1,7 @@
 """What defines a sliced data set: the flags of preprocess.py, filled up with its data set's defaults."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raw_data import dataset_of_facts, find_dataset
@@ -48,13 +48,15 @@ class Options:
             "dataset": self.dataset, "layout": self.layout, "size": self.grid.size, "normalise": self.normalise,
             "fit": self.grid.fit, "spacing": self.grid.spacing, "max_share": self.max_share,
             "classes": None if self.classes is None else list(self.classes), "all_slices": self.all_slices,
-            "distance_map": self.distance_map,
+            "distance_map": self.distance_map, "resize_labels": self.grid.resize_labels,
         }
 
 
 def resolve(args: argparse.Namespace) -> Options:
     """The flags with the data set's defaults; ``InputError`` names one that it cannot honour."""
     raw = resolve_raw(args)
+    if args.protocol == "authors":
+        raw = replace(raw, recipe=replace(raw.recipe, **raw.authors_recipe))
     recipe = raw.recipe
     check_flags(args, raw)
     return Options(
@@ -62,7 +64,7 @@ def resolve(args: argparse.Namespace) -> Options:
         normalise=args.normalise or recipe.normalise,
         max_share=recipe.max_share if args.max_share is None else args.max_share,
         classes=resolve_classes(args, raw), all_slices=args.all_slices or recipe.all_slices,
-        distance_map=args.distance_map, split=resolve_split(args, raw),
+        distance_map=args.distance_map or recipe.distance_map, split=resolve_split(args, raw),
     )
 
 
@@ -106,7 +108,11 @@ def resolve_grid(args: argparse.Namespace, raw: RawDataset) -> Grid:
         if not 0.01 <= args.spacing <= 100:
             raise InputError(f"--spacing: expected 0.01 to 100 mm, found {args.spacing:g}")
         spacing = args.spacing
-    return Grid(size=recipe.size if args.size is None else args.size, fit=fit, spacing=spacing)
+    resize_labels = args.resize_labels or recipe.resize_labels
+    if resize_labels == "bicubic" and raw.has_ignored:
+        raise InputError(f"--resize-labels bicubic: expected labels without ignored voxels, found {args.dataset}")
+    size = recipe.size if args.size is None else args.size
+    return Grid(size=size, fit=fit, spacing=spacing, resize_labels=resize_labels)
 
 
 def resolve_classes(args: argparse.Namespace, raw: RawDataset) -> tuple[str, ...] | None:

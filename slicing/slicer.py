@@ -44,11 +44,14 @@ def slice_case(job: SliceJob) -> dict:
     options, num_classes = job.options, len(job.options.raw.class_names)
     raw = options.raw.read_case(job.case)
     volume = slice_volume(job.case, raw, options, job.intensities)
-    phi3d = signed_maps(volume.label, num_classes, volume.spacing, convention=options.distance_map)  # (K, X, Y, Z)
+    mapped = label_of_maps(raw, volume, options)
+    phi3d = signed_maps(mapped, num_classes, volume.spacing, convention=options.distance_map)      # (K, X, Y, Z)
     kept, slices = kept_slices(job.case, raw.label, all_slices=options.all_slices), []
     for z in kept:
         label = np.ascontiguousarray(volume.label[:, :, z])
-        phi2d = signed_maps(label, num_classes, volume.spacing[:2], convention=options.distance_map)
+        phi2d = signed_maps(
+            np.ascontiguousarray(mapped[:, :, z]), num_classes, volume.spacing[:2], convention=options.distance_map
+        )
         slices.append({
             "image": volume.image[..., z].astype(np.float16),                              # (C, X, Y)
             "label": label,                                                                # (X, Y)
@@ -86,6 +89,16 @@ def slice_volume(case: Case, raw: Volume, options: Options, intensities: list[li
         found = f"a diagonal of {diagonal:g} mm"
         raise InputError(f"{case.case_id}: expected distances that float16 can hold, found {found}")
     return volume
+
+
+def label_of_maps(raw: Volume, volume: Volume, options: Options) -> np.ndarray:
+    """The label that signed distances are made of, (size, size, Z).
+
+    The code of the breast-ultrasound study makes its map of pixels that the mask covers wholly (docs/FIDELITY.md).
+    """
+    if options.distance_map == "authors" and options.grid.resize_labels == "linear":
+        return options.grid.to_whole_label(raw.label, raw.spacing)
+    return volume.label
 
 
 def slice_dataset(options: Options, dest: Path, *, jobs: int) -> str:

@@ -1,13 +1,19 @@
+import csv
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 from commands import evaluate
 from raw_files import make_isles
 from result_folders import case, write_run
+from training_runs import read_log
+from varied_data import SCANS, VAL, make_three_classes, make_varied, split_file
 
+import dataloader
 import preprocess
 import train
+from training.epoch_totals import EpochTotals
 
 # Small tensors: a second thread costs more than it brings, and far more where the cores are shared.
 torch.set_num_threads(1)
@@ -40,6 +46,54 @@ def results(sliced, tmp_path_factory):
     return root
 
 
+def slice_varied(root, dataset, *flags):
+    """32 x 32 slices of the raw data in ``root``: three cases train, two validate."""
+    split = split_file(root, SCANS, VAL)
+    where = ("--source", str(root / "raw"), "--dest", str(root / "data"), "--split", str(split), "--jobs", "1")
+    preprocess.main([dataset, *where, "--size", "32", *flags])
+    return root / "data"
+
+
+@pytest.fixture(scope="session")
+def varied(tmp_path_factory):
+    """A sliced ISLES data set whose cases differ in spacing, shape and number of slices; the raw data beside it."""
+    root = tmp_path_factory.mktemp("varied")
+    make_varied(root / "raw")
+    return slice_varied(root, "isles")
+
+
+@pytest.fixture(scope="session")
+def three_classes(tmp_path_factory):
+    """As ``varied``, of background, gland and lesion in two channels."""
+    root = tmp_path_factory.mktemp("three_classes")
+    make_three_classes(root / "raw")
+    return slice_varied(root, "glands", "--layout", "nnunet", "--normalise", "minmax")
+
+
+def train_and_evaluate(data, out, *flags):
+    """A run of four epochs that have learnt something different, evaluated."""
+    small = ("--width", "4", "--batch-size", "2", "--epochs", "4", "--device", "cpu")
+    train.main(["--data", str(data), "--out", str(out), *small, *flags])
+    evaluate.main(["run", str(out), "--device", "cpu"])
+    assert len({row["val_dsc_3d"] for row in read_log(out)}) == 4
+    for row in csv.DictReader((out / "metrics.csv").open()):
+        assert 0 < int(row["n_pred"]) < int(row["n_voxels"]) / 2 and 0 < float(row["dsc"]) < 1, row
+    return out
+
+
+@pytest.fixture(scope="session")
+def trained(varied, tmp_path_factory):
+    """A run on ``varied`` whose epochs differ and whose predictions are neither empty nor everything."""
+    return train_and_evaluate(varied, tmp_path_factory.mktemp("trained") / "gdl" / "seed0", "--lr", "0.003")
+
+
+@pytest.fixture(scope="session")
+def trained_classes(three_classes, tmp_path_factory):
+    """The same on ``three_classes``."""
+    out = tmp_path_factory.mktemp("trained_classes") / "dice-ce" / "seed1"
+    return train_and_evaluate(three_classes, out, "--region", "dice-ce", "--lr", "0.01", "--seed", "1")
+
+
 @pytest.fixture
 def handmade(tmp_path):
     root = tmp_path / "isles"
@@ -50,3 +104,21 @@ def handmade(tmp_path):
         root / "boundary" / "seed0", [case("1", 0.0, 30.0, n_pred=0), case("2", 0.0, 30.0, n_pred=0)], {"seed": 0}
     )
     return root
+
+
+@pytest.fixture
+def float64(monkeypatch):
+    """Batches and totals of training in float64; a network follows with `double`."""
+    prepared, empty = dataloader.Batch.prepared, EpochTotals.empty
+
+    def as_float64(batch):
+        batch = prepared(batch)
+        maps = None if batch.maps is None else batch.maps.double()
+        return replace(batch, image=batch.image.double(), maps=maps)
+
+    def empty64(*arguments):
+        totals = empty(*arguments)
+        return replace(totals, steps=totals.steps.double())
+
+    monkeypatch.setattr(dataloader.Batch, "prepared", as_float64)
+    monkeypatch.setattr(EpochTotals, "empty", staticmethod(empty64))

@@ -10,6 +10,8 @@ from PIL import Image
 
 from environment.command import run_command
 
+# The width of a sliced pixel in cases.csv: half of the 0.9 mm that a header keeps in float32.
+SLICED_X = str(float(np.float32(0.9)) / 2)
 ISLES_DTYPES = {"CT": np.int32, "CT_CBF": np.uint16, "CT_CBV": np.uint16, "CT_MTT": np.float64, "CT_Tmax": np.float64}
 
 

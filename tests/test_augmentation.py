@@ -1,6 +1,7 @@
 """Augmentation: every map after it is the map of the augmented label."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,13 @@ import torch
 from scipy import ndimage
 from training_runs import assert_same_run, run
 
-from boundary_loss.distance import region_wise_map
+from boundary_loss.distance import distance_maps, region_wise_map
 from dataloader import Batch
-from training.augmentation import augment, flip_and_turn, generator_of
+from training.augmentation import augment, flip_and_turn, generator_of, rotate_and_zoom, source_places
+from training.objective import BatchMaps, build_objective
+from training.settings import Settings
 from training.trainer import Trainer
+from utils import InputError
 
 
 def signed_maps(label, spacing):
@@ -60,10 +64,101 @@ def test_region_wise_maps_move_too(batch):
         assert np.allclose(found.maps[i], expected, atol=1e-6)
 
 
-def test_the_choices_depend_on_seed_epoch_and_step_alone(batch):
+def batch_maps(**settings):
+    settings = Settings(**{"region": "gdl", "augment": "affine", **settings})
+    return BatchMaps(settings, build_objective(settings, 3), 3)
+
+
+def test_maps_after_rotation_and_zoom_are_those_of_the_augmented_label(batch):
+    for step in range(4):
+        found = batch_maps(contour="boundary").add_to(augment(batch, "affine", seed=3, epoch=1, step=step))
+        assert found.label.dtype == torch.int64 and not torch.equal(found.label, batch.label)
+        for i in range(8):
+            expected = signed_maps(found.label[i].numpy(), found.spacing[i].tolist())
+            assert np.allclose(found.maps[i], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["rrw", "ac", "boundary"])
+def test_region_wise_maps_are_made_anew_too(batch, kind):
+    maps = batch_maps(contour="region-wise", region_wise_map=None if kind == "rrw" else kind)
+    found = maps.add_to(augment(batch, "affine", seed=0, epoch=0, step=0))
+    for i in range(8):
+        expected = region_wise_map(found.label[i].numpy(), 3, kind, tuple(found.spacing[i].tolist()))
+        assert np.allclose(found.maps[i], expected, atol=1e-6)
+
+
+def test_slices_that_bring_their_maps_keep_them(batch):
+    assert batch_maps(contour="boundary").add_to(batch) is batch
+    assert batch_maps(contour="none").add_to(batch) is batch
+
+
+def test_rotation_and_zoom_are_scipys_in_mm():
+    """Of pixels of 2 x 1 mm: the source of each pixel in mm, looked up by SciPy."""
+    angle, zoom, spacing = np.radians(12.0), 1.2, np.array([2.0, 1.0])
+    label = np.zeros((16, 24))
+    label[4:11, 6:15], label[9:13, 3:8] = 1, 2
+    places = source_places(
+        torch.tensor([angle]), torch.tensor([zoom]), torch.from_numpy(spacing)[None].float(), (1, 1, 16, 24)
+    )
+    found = torch.nn.functional.grid_sample(
+        torch.from_numpy(label)[None, None].float(), places, mode="nearest", align_corners=False
+    )
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    in_mm = np.array([[cos, sin], [-sin, cos]])                         # of (H, W)
+    matrix = np.diag(1 / spacing) @ in_mm @ np.diag(spacing)
+    centre = (np.array(label.shape) - 1) / 2
+    expected = ndimage.affine_transform(label, matrix, centre - matrix @ centre, order=0)
+    assert np.count_nonzero(found[0, 0].numpy() != expected) <= 3       # ties of the nearest pixel
+    assert abs(np.count_nonzero(expected == 1) / 63 - zoom**2) < 0.15
+
+
+def test_a_crop_keeps_the_distances_of_the_whole_image():
+    """A map is a value per pixel: cut out with the image, it knows an object that the crop has lost."""
+    label = torch.zeros(1, 10, 8, dtype=torch.long)
+    label[0, 6:9, 2:5] = 1
+    cropped = distance_maps(label, 2, (0.5, 2.0))[0, 1, :4]                                     # rows 0 to 3
+    places, inside = np.argwhere(np.ones((4, 8))) * (0.5, 2.0), np.argwhere(label[0].numpy()) * (0.5, 2.0)
+    expected = np.linalg.norm(places[:, None] - inside[None], axis=2).min(axis=1)
+    assert np.allclose(cropped.numpy().ravel(), expected)
+    assert not distance_maps(label[:, :4], 2, (0.5, 2.0)).any()
+
+
+def test_zoom_multiplies_distances_up_to_the_border_pixel():
+    """A disc's map after a zoom is the zoomed map times the zoom, within the two pixels by which borders can be off."""
+    y, x = np.mgrid[:96, :96]
+    label = torch.from_numpy((np.hypot(y - 47.5, x - 47.5) <= 20).astype(np.int64))[None]
+    phi = torch.from_numpy(signed_maps(label[0].numpy(), (1, 1)))[None]
+    places = source_places(torch.zeros(1), torch.tensor([1.25]), torch.ones(1, 2), (1, 1, 96, 96))
+    zoomed = torch.nn.functional.grid_sample(label[None].float(), places, mode="nearest", align_corners=False)[0, 0]
+    moved = 1.25 * torch.nn.functional.grid_sample(phi, places, align_corners=False, padding_mode="border")
+    anew = signed_maps(zoomed.numpy(), (1, 1))
+    assert np.abs(moved[0, 1].numpy() - anew[1])[8:-8, 8:-8].max() < 2
+
+
+def test_images_move_with_their_labels_over_their_own_minimum():
+    label = torch.zeros(4, 32, 32, dtype=torch.long)
+    label[:, 8:24, 10:26] = 1
+    image = (label[:, None] * 4.0) - 3.0
+    found = rotate_and_zoom(Batch(image, label, None, torch.ones(4, 2)), generator_of(1, 0, 0))
+    assert found.image.min() == -3 and found.image.max() == 1
+    inside = found.image[:, 0] > -1
+    assert (inside == (found.label == 1)).float().mean() > 0.97 and not torch.equal(found.label, label)
+
+
+def test_an_ignored_pixel_moves_with_the_label_and_is_in_no_map(batch):
+    label = batch.label.clone()
+    label[:, 5:9, 5:9] = 255
+    maps = batch_maps(contour="boundary")
+    found = maps.add_to(augment(replace(batch, label=label), "affine", seed=0, epoch=0, step=0))
+    ignored = found.label == 255
+    assert ignored.any() and torch.equal(found.maps.isnan(), ignored[:, None].expand_as(found.maps))
+
+
+@pytest.mark.parametrize("kind", ["flips", "affine"])
+def test_the_choices_depend_on_seed_epoch_and_step_alone(batch, kind):
     places = itertools.product((0, 1), repeat=3)
-    draws = {(s, e, t): augment(batch, "flips", seed=s, epoch=e, step=t) for s, e, t in places}
-    again = augment(batch, "flips", seed=1, epoch=0, step=1)
+    draws = {(s, e, t): augment(batch, kind, seed=s, epoch=e, step=t) for s, e, t in places}
+    again = augment(batch, kind, seed=1, epoch=0, step=1)
     assert torch.equal(again.image, draws[1, 0, 1].image)
     assert len({found.label.numpy().tobytes() for found in draws.values()}) == 8
 
@@ -78,8 +173,9 @@ def test_slices_that_are_not_square_are_refused():
         flip_and_turn(oblong, generator_of(0, 0, 0))
 
 
-def test_an_augmented_run_resumes_bit_for_bit(sliced, tmp_path, monkeypatch):
-    flags = ("--contour", "boundary", "--augment", "flips", "--batch-size", "2", "--epochs", "2")
+@pytest.mark.parametrize("kind", ["flips", "affine"])
+def test_an_augmented_run_resumes_bit_for_bit(sliced, tmp_path, monkeypatch, kind):
+    flags = ("--contour", "boundary", "--augment", kind, "--batch-size", "2", "--epochs", "2")
     run(sliced, tmp_path / "whole", *flags)
     original = Trainer.step
 
@@ -94,5 +190,10 @@ def test_an_augmented_run_resumes_bit_for_bit(sliced, tmp_path, monkeypatch):
     monkeypatch.undo()
     run(sliced, tmp_path / "stopped", *flags, "--resume")
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
-    plain = run(sliced, tmp_path / "plain", *(f for f in flags if f not in ("--augment", "flips")))
+    plain = run(sliced, tmp_path / "plain", *(f for f in flags if f not in ("--augment", kind)))
     assert plain[0]["train_loss"] != (tmp_path / "whole" / "log.csv").read_text().splitlines()[1].split(",")[3]
+
+
+def test_maps_of_volumes_cannot_be_made_of_slices(sliced, tmp_path):
+    with pytest.raises(InputError, match="--augment affine: expected --maps 2d"):
+        run(sliced, tmp_path, "--contour", "boundary", "--augment", "affine", "--maps", "3d")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from commands import evaluate
-from raw_files import call, isles_path, make_isles, make_wmh, save_nifti, tree
+from raw_files import SLICED_X, call, isles_path, make_isles, make_wmh, save_nifti, tree
 
 import preprocess
 import train
@@ -280,9 +280,9 @@ DATA = {
     ),
     "cases.csv without cases": (drop_last_line, "cases.csv: expected a column"),
     "cases.csv without a column": (edit("cases.csv", "n_slices", "slices"), "expected a column n_slices"),
-    "spacing is a word": (edit("cases.csv", ",0.45,", ",wide,"), "case_1: expected numbers"),
-    "spacing zero": (edit("cases.csv", ",0.45,", ",0,"), "case_1: expected positive numbers"),
-    "spacing NaN": (edit("cases.csv", ",0.45,", ",nan,"), "case_1: expected positive numbers"),
+    "spacing is a word": (edit("cases.csv", f",{SLICED_X},", ",wide,"), "case_1: expected numbers"),
+    "spacing zero": (edit("cases.csv", f",{SLICED_X},", ",0,"), "case_1: expected positive numbers"),
+    "spacing NaN": (edit("cases.csv", f",{SLICED_X},", ",nan,"), "case_1: expected positive numbers"),
     "more slices than files": (edit("cases.csv", ",3,2,", ",4,2,"), "_0003.npy: expected a readable slice"),
     "no validation": (edit("cases.csv", ",val,", ",train,"), "expected cases for val, found none"),
 }

@@ -4,12 +4,15 @@ import csv
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
+from commands import evaluate
 from PIL import Image
 from raw_files import call, make_busi, save_png, tree
 
 import preprocess
+import train
 from raw_data import DATASETS
 from slicing.selection import foreground_share
 
@@ -140,3 +143,14 @@ def test_the_published_set_has_the_papers_images():
     assert len(cases) == 780 and sum(share < 0.05 for share in shares.values()) == 424
     assert len(below) == 425 and sum(case.image_class == "malignant" for case in below) == 89
     assert BUSI.same_images(cases) == [["benign (433)", "malignant (145)"]]
+
+
+def test_no_mm_is_said_of_images_without_a_spacing(tmp_path, capsys):
+    slice_busi(make_busi(tmp_path / "raw"), tmp_path / "d")
+    flags = ("--width", "2", "--epochs", "1", "--device", "cpu", "--region", "ce")
+    train.main(["--data", str(tmp_path / "d"), "--out", str(tmp_path / "run"), *flags])
+    evaluate.main(["run", str(tmp_path / "run"), "--device", "cpu"])
+    printed = capsys.readouterr().out
+    assert " px" in printed and " mm" not in printed
+    masks = list((tmp_path / "run" / "predictions").iterdir())
+    assert masks and all(nib.load(path).header.get_xyzt_units()[0] == "unknown" for path in masks)

@@ -1,10 +1,12 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 from commands import evaluate
 from raw_files import call
+from result_folders import change_settings
 from scipy import stats
 
 from reporting import comparison
@@ -59,12 +61,14 @@ def test_by_hand(runs):
     assert (runs / "tests.tex").read_text().count(r"\\") == 5
 
 
-def test_better_is_bold_only_below_five_per_cent(runs):
+def test_a_tiny_p_is_printed_as_one_and_only_what_is_below_five_per_cent_is_bold(runs):
     many = {f"case_{i}": (0.5 + 0.01 * i, 9.0) for i in range(12)}
     write_run(runs / "a" / "seed0", many)
     write_run(runs / "b" / "seed0", {case: (dsc + 0.1, hd95) for case, (dsc, hd95) in many.items()})
     text = comparison.write_comparison(runs, ["b"], "t", protocol=Protocol("a"), metrics=["dsc"])
-    assert "**<0.001**" in text
+    assert text.count("**<0.001**") == 2 and text.count("**") == 4
+    # Five cases: p better (Holm) 2/32 of two rows.
+    assert "**" not in comparison.write_comparison(runs, ["better", "same"], "t", protocol=Protocol("gdl"))
 
 
 def test_cases_that_do_not_pair_are_named(runs, monkeypatch, capsys):
@@ -93,3 +97,15 @@ def test_a_row_without_a_run_is_listed(runs):
     (runs / "unfinished" / "seed0").mkdir(parents=True)
     text = comparison.write_comparison(runs, ["better", "unfinished"], "t", protocol=Protocol("gdl"))
     assert "No finished run of unfinished." in text
+
+
+def test_slices_are_compared_in_what_all_runs_have(trained, trained_classes, tmp_path):
+    """HD as MIDL 2019 computes it is of data sets with one class."""
+    for number, (run, also) in enumerate(((trained, True), (trained_classes, False))):
+        for row, seed in (("gdl", 0), ("a", 1)):
+            folder = shutil.copytree(run, tmp_path / str(number) / row / f"seed{seed}")
+            change_settings(folder, seed=seed)
+        text = comparison.write_comparison(tmp_path / str(number), ["a"], "t", protocol=Protocol("gdl", level="slice"))
+        rows = csv.DictReader((tmp_path / str(number) / "t.csv").open())
+        assert {row["metric"] for row in rows} == {"dsc", "hd_mm", *(["hd_midl"] if also else [])}
+        assert ("HD as MIDL 2019 computes it" in text) == also

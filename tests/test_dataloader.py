@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from raw_files import SLICED_X
 
 import dataloader
 from boundary_loss.distance import region_wise_map
@@ -108,7 +109,7 @@ def replace_text(path, old, new):
         (lambda root: replace_text(root / "meta.json", '"format": 1', '"format": 7'), "expected format 1, found 7"),
         (lambda root: replace_text(root / "meta.json", '"class_names"', '"names"'), "class_names"),
         (lambda root: replace_text(root / "cases.csv", "n_slices", "slices"), "expected a column n_slices"),
-        (lambda root: replace_text(root / "cases.csv", ",0.45,", ",wide,"), "case_1: expected numbers"),
+        (lambda root: replace_text(root / "cases.csv", f",{SLICED_X},", ",wide,"), "case_1: expected numbers"),
         (lambda root: (root / "cases.csv").write_text((root / "cases.csv").read_text()[:-20]), "line 4 is cut off"),
         (lambda root: replace_text(root / "cases.csv", ",val,", ",train,"), "expected cases for val, found none"),
     ],

@@ -110,3 +110,12 @@ def test_one_case_in_two_folders_is_named(tmp_path):
     root = make_wmh(tmp_path / "raw", cases=("Utrecht/7", "Singapore/7"))
     with pytest.raises(InputError, match="7: expected one folder of this case, found Singapore/7 and Utrecht/7"):
         DATASETS["wmh"].find_cases(root)
+
+
+def test_shares_of_the_classes_are_those_that_the_region_wise_paper_prints():
+    """In per cent of the voxels."""
+    printed = {"acdc": (1.21, 1.3, 1.27), "brats": (0.16, 0.66, 0.26), "kits": (1.89, 0.47)}
+    for name, shares in printed.items():
+        raw = DATASETS[name]
+        assert tuple(raw.recipe.class_shares) == raw.class_names[1:]
+        assert tuple(100 * share for share in raw.recipe.class_shares.values()) == pytest.approx(shares)

@@ -15,11 +15,11 @@ def test_every_test_that_fidelity_names_exists_and_no_cell_is_empty():
     for name in named:
         assert f"def {name}(" in tests, name
     for line in text.splitlines():
-        if re.match(r"\| [RM]\d", line):
+        if re.match(r"\| [RBWM]\d", line):
             assert all(cell.strip() for cell in line.split("|")[1:-1]), line
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/DESIGN.md", "docs/FIDELITY.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/DESIGN.md", "docs/FIDELITY.md", "docs/LIBRARY.md"])
 def test_documents_name_what_is_there(document):
     text = (ROOT / document).read_text()
     for name in re.findall(r"`((?:docs|scripts|tests|published)/[\w./-]+|[\w]+\.(?:py|mk|txt|md))`", text):
@@ -30,7 +30,7 @@ def test_documents_name_what_is_there(document):
 @pytest.mark.parametrize("command", ["preprocess.py", "train.py", "eval.py"])
 def test_flags_in_the_documents_exist(command, capsys):
     """Each --flag that a document gives a command is in its help."""
-    words = ("run", "table", "compare", "curves", "boxes", "pictures", "maps", "shares", "report", "predict")
+    words = ("run", "table", "compare", "curves", "boxes", "pictures", "maps", "shares", "report", "predict", "score")
     calls = [[word, "--help"] for word in words] if command == "eval.py" else [["--help"]]
     for call in calls:
         with pytest.raises(SystemExit):

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from commands import evaluate
-from raw_files import call, isles_path, make_isles, make_wmh
+from raw_files import call, isles_path, make_isles, make_nnunet, make_wmh
 from training_runs import SMALL
 
 import preprocess
@@ -64,6 +64,21 @@ def test_other_images_beside_a_case_are_not_said(tmp_path, monkeypatch, capsys):
     raw = make_wmh(tmp_path / "raw")
     shutil.copytree(raw / "Utrecht" / "0" / "pre", raw / "Utrecht" / "0" / "orig")
     assert slice_wmh(raw, tmp_path / "data", monkeypatch) == 0 and "skipped" not in capsys.readouterr().out
+
+
+def test_a_folder_of_images_counts_once_where_cases_are_files(tmp_path, monkeypatch, capsys):
+    raw = make_nnunet(tmp_path / "raw")
+    for folder in ("imagesTs", "labelsTs", "previews"):
+        (raw / folder).mkdir()
+        for case in ("x_1", "y_2"):
+            shutil.copy(raw / "labelsTr" / "a_1.nii.gz", raw / folder / f"{case}_0000.nii.gz")
+    shutil.copy(raw / "labelsTr" / "a_1.nii.gz", raw / "imagesTr" / "preview.nii.gz")
+    arguments = ("mydata", "--layout", "nnunet", "--source", raw, "--dest", tmp_path / "data", "--size", "16")
+    assert call(preprocess, *arguments, "--jobs", "1", monkeypatch=monkeypatch) == 0
+    printed = capsys.readouterr().out
+    assert "skipped 3 folders with images and 1 image but no case" in printed
+    named = ("imagesTr/preview.nii.gz", "imagesTs/x_1_0000.nii.gz", "labelsTs/x_1_0000.nii.gz")
+    assert all(name in printed for name in named)
 
 
 @pytest.mark.parametrize("place", ["Utrecht/8", "Utrecht/0/pre/extra.nii.gz"])

@@ -33,18 +33,30 @@ def wait_for(process, happened, interval: float = 0.002, seconds: float = 60) ->
         time.sleep(interval)
 
 
+def epochs_in(log) -> int:
+    """Lines of a log, which may not be there yet."""
+    try:
+        return len(log.read_text().splitlines())
+    except FileNotFoundError:
+        return 0
+
+
 def disturb(arguments, out, kind: str, moment: float) -> tuple[int, bool]:
     """One session that is killed or stopped; returns its exit code and whether a half-written checkpoint was left."""
     log = out / "log.csv"
-    began = time.time_ns()
+    began, epochs = time.time_ns(), epochs_in(log)
     process = start(train, arguments)
+    # However fast the machine is, no session trains more than a few epochs: all of them meet a run under way.
     if kind == "start":
         # From the imports to the first epochs, by way of what is restored.
-        time.sleep(5 * moment)
+        wait_for(process, lambda: epochs_in(log) > epochs + 4, seconds=5 * moment)
     else:
         # The log is written anew when a session starts to train, and then after each epoch.
         wait_for(process, lambda: log.exists() and log.stat().st_mtime_ns > began)
-        time.sleep(0.2 * moment)
+        wait_for(process, lambda: epochs_in(log) > epochs + 4, seconds=0.2 * moment)
+    if kind == "stop":
+        # However slow it is: the first epochs are under way.
+        wait_for(process, lambda: epochs_in(log) > epochs)
     if kind == "write":
         wait_for(process, lambda: bool(list(out.glob(f".{process.pid}.*.pt"))), interval=0.0002)
     process.send_signal(signal.SIGTERM if kind == "stop" else signal.SIGKILL)
@@ -59,6 +71,10 @@ def chain(data, out, flags, seed: int) -> tuple[int, int]:
     moments = random.Random(seed)
     arguments = ("--data", data, "--out", out, *SMALL, *flags, "--resume")
     found = [disturb(arguments, out, kind, moments.random()) for kind in PLAN]
+    # A disk may be so fast that a write is over before the kill comes: again, until one is torn.
+    for _ in range(5):
+        if not any(torn for _, torn in found):
+            found.append(disturb(arguments, out, "write", moments.random()))
     final = start(train, arguments)
     error = final.communicate(timeout=120)[1]
     assert final.returncode == 0, error
@@ -76,7 +92,7 @@ def test_runs_killed_at_random_moments_end_as_the_undisturbed_one(sliced, tmp_pa
         ]
         run(sliced, tmp_path / "whole", *flags)
         kills, torn = zip(*(one.result() for one in chains), strict=False)
-    assert sum(kills) == 20 and sum(torn) >= 2
+    assert min(kills) >= 10 and min(torn) >= 1
     for seed in range(2):
         assert_same_run(tmp_path / "whole", tmp_path / f"killed{seed}")
 

@@ -32,7 +32,7 @@ def read_slices(dest, part, kind, case_id):
 def test_axes_become_x_y_z(tmp_path):
     root = make_kits(tmp_path / "raw")
     volume = KITS.read_case(KITS.find_cases(root)[1])
-    assert volume.image.shape == (1, 24, 20, 5) and volume.spacing == (0.7, 0.8, 3.0)
+    assert volume.image.shape == (1, 24, 20, 5) and volume.spacing == tuple(map(float, np.float32([0.7, 0.8, 3.0])))
     image, label = stored(root, 1, "imaging"), stored(root, 1, "segmentation")
     for z, y, x in ((1, 6, 8), (3, 4, 17), (0, 19, 23)):
         assert volume.image[0, x, y, z] == image[z, y, x] and volume.label[x, y, z] == label[z, y, x]

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -351,3 +352,18 @@ def test_a_baseline_that_is_not_in_the_table_is_refused(finished):
     assert refused.returncode == 2, refused.stdout
     assert "BASELINE: expected a row of isles-one, one of gdl, found focal" in refused.stderr
     assert make(finished, "isles-one", *own, *options()).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_readmes_example_of_a_data_set_of_your_own(project):
+    """Its two commands, at a smaller size."""
+    readme = (ROOT / "README.md").read_text()
+    block = next(text for text in readme.split("```") if "phantom.py nnunet" in text).replace("\\\n", " ")
+    phantom, run = (shlex.split(line) for line in block.strip().splitlines())
+    subprocess.run([*phantom, "--cases", "5", "--slices", "4", "--in-plane", "48"], cwd=project, check=True,
+                   capture_output=True)
+    start = run.index("make")
+    tiny = ("SLICE_ARGS=--size 32", "ARGS=--width 2 --epochs 1", "SEEDS=0")
+    done = make(project, *run[start + 1 :], *run[:start], *tiny)
+    assert done.returncode == 0, done.stderr
+    assert "| gdl-boundary | lesion |" in done.stdout

@@ -311,6 +311,19 @@ def test_lesions_by_hand():
     }
 
 
+def test_each_count_of_lesions_is_its_own():
+    """Three lesions of the reference, of which one is found; four of the prediction, of which two are true."""
+    ref = drawn("###..", ".....", "..#.#")
+    pred = drawn("#.#.#", ".....", "#....")
+    assert metrics.lesion_detection(pred, ref) == {
+        "lesion_recall": 1 / 3, "lesion_precision": 2 / 4, "lesion_f1": pytest.approx(0.4), "n_lesions_ref": 3,
+        "n_lesions_pred": 4, "n_lesions_detected": 1, "n_lesions_false": 2, "lesion_count_difference": 1,
+    }
+    back = metrics.lesion_detection(ref, pred)
+    assert (back["lesion_recall"], back["lesion_precision"]) == (2 / 4, 1 / 3)
+    assert (back["n_lesions_detected"], back["n_lesions_false"], back["lesion_count_difference"]) == (2, 2, -1)
+
+
 def test_one_prediction_over_two_lesions_detects_both():
     found = metrics.lesion_detection(drawn("#####", ".....", "..#.."), drawn("#...#", ".....", "....."))
     assert (found["lesion_recall"], found["lesion_precision"]) == (1.0, 1 / 2)
@@ -478,3 +491,40 @@ def test_tensors_are_measured_where_they_are_and_alike(monkeypatch, device, shap
     assert isinstance(distances.pred_to_ref, torch.Tensor) and distances.pred_to_ref.device.type == place
     with pytest.raises(ValueError, match="one 2-D or 3-D shape"):
         metrics.dsc(torch.zeros(3, 4), torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_volume_of_one_slice_is_measured_as_its_slice(axis):
+    """As 3D masks they are all surface, so that most distances of two overlapping discs are 0."""
+    y, x = np.mgrid[:40, :40]
+    ref, pred = np.hypot(y - 18, x - 18) <= 9, np.hypot(y - 18, x - 23) <= 9
+    volumes = np.expand_dims(pred, axis), np.expand_dims(ref, axis)
+    found = metrics.surface_metrics(*volumes, np.insert([0.5, 2.0], axis, 7.0), tolerance_mm=1.0)
+    expected = metrics.surface_metrics(pred, ref, (0.5, 2.0), tolerance_mm=1.0)
+    assert found == expected and found["hd95_mm"] == pytest.approx(medpy.hd95(pred, ref, (0.5, 2.0)))
+    assert medpy.hd95(*volumes, np.insert([0.5, 2.0], axis, 7.0)) < found["hd95_mm"]
+
+
+def test_ignored_voxels_leave_both_masks_in_every_metric():
+    """As if they were background in both, whichever mask has them."""
+    rng = np.random.default_rng(5)
+    pred, ref, ignore = (rng.random((9, 8, 4)) < share for share in (0.3, 0.3, 0.4))
+    assert (pred & ignore).any() and (ref & ignore).any()
+    kept, spacing = (pred & ~ignore, ref & ~ignore), (1.0, 0.5, 3.0)
+    for metric, more in (
+        (metrics.dsc, ()), (metrics.outcome, ()), (metrics.hd, (spacing,)), (metrics.hd95, (spacing,)),
+        (metrics.hd95_max, (spacing,)), (metrics.assd, (spacing,)), (metrics.surface_dice, (spacing, 0.4)),
+        (metrics.surface_metrics, (spacing,)), (metrics.volume_difference, (spacing,)), (metrics.lesion_detection, ()),
+    ):
+        assert metric(pred, ref, *more, ignore=ignore) == metric(*kept, *more)
+        if metric in (metrics.dsc, metrics.assd, metrics.volume_difference, metrics.surface_metrics):
+            assert metric(*kept, *more) not in (metric(kept[0], ref, *more), metric(pred, kept[1], *more)), metric
+
+
+def test_counts_of_large_images_do_not_overflow():
+    """More pixels of a class in a slice than 16 bits count, and more in a volume than 31."""
+    label = torch.ones((2, 300, 300), dtype=torch.uint8)
+    label[1, :10] = 0
+    both, n_pred, n_ref = metrics.intersection_and_sizes(label, label, 2)
+    assert both.tolist() == n_pred.tolist() == n_ref.tolist() == [[0, 90_000], [3_000, 87_000]]
+    assert both.dtype == torch.int64

@@ -45,7 +45,7 @@ def test_volumes_channels_classes_and_ignored_voxels(tmp_path, zipped):
         assert np.array_equal(volume.image[channel], stored)
     stored = nib.load(root / "labelsTr" / "b_2.nii.gz").get_fdata()
     assert np.array_equal(volume.label, np.where(stored == 3, 255, stored)) and (volume.label == 255).any()
-    assert volume.spacing == (0.5, 0.6, 3.0)
+    assert volume.spacing == tuple(map(float, np.float32([0.5, 0.6, 3.0])))
 
 
 def test_version_1_says_modality_and_names_by_number(tmp_path):

@@ -11,8 +11,9 @@ from training_runs import run
 from sliced_data.meta import read_meta
 from training.checks import check_settings
 from training.lr_rules import LR_RULES
+from training.objective import build_objective
 from training.settings import PAPER, Settings
-from training.trainer import Trainer, build_objective, build_optimiser
+from training.trainer import Trainer, build_optimiser
 from utils import InputError
 
 

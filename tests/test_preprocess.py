@@ -8,13 +8,14 @@ from raw_files import make_isles, make_wmh, tree
 from scipy import ndimage
 
 import preprocess
-from raw_data import DATASETS
 from raw_data.dataset import Case
 from raw_data.files import RawFile
 from raw_data.volumes import Volume
+from sliced_data.writing import new_folder
 from slicing.grid import Grid, resize_volume
 from slicing.normalisation import scale
 from slicing.splits import group_patients, split_by_group, split_by_scan
+from utils import InputError
 
 ROOT = Path(preprocess.__file__).parent
 
@@ -37,8 +38,9 @@ def test_files_dtypes_shapes_and_tables(sliced):
     assert sorted(row["split"] for row in rows) == ["train", "train", "val"]
     for row in rows:
         assert (row["n_slices"], row["n_lesion_slices"], row["size_x"], row["size_y"]) == ("3", "2", "16", "20")
-        # 16 x 20 pixels of 0.9 x 0.8 mm became 32 x 32.
-        assert float(row["spacing_x_mm"]) == pytest.approx(0.45) and float(row["spacing_y_mm"]) == pytest.approx(0.5)
+        # 16 x 20 pixels of 0.9 x 0.8 mm, which headers keep in float32, became 32 x 32.
+        assert float(row["spacing_x_mm"]) == float(np.float32(0.9)) * 16 / 32
+        assert float(row["spacing_y_mm"]) == float(np.float32(0.8)) * 20 / 32
         folder = sliced / row["split"]
         shapes = {"image": (3, 5, 32, 32), "label": (3, 32, 32), "phi2d": (3, 2, 32, 32), "phi3d": (3, 2, 32, 32)}
         for kind, shape in shapes.items():
@@ -62,12 +64,11 @@ def test_maps_are_scipys(sliced):
         assert not slices(folder, row["case_id"], "phi2d")[0].any()  # no lesion there: zero map
 
 
-def test_scaling_is_by_each_whole_volume(tmp_path):
-    raw = DATASETS["isles"].read_case(DATASETS["isles"].find_cases(make_isles(tmp_path / "raw"))[0])
-    scaled = scale(raw.image)
-    for before, after in zip(raw.image.astype(np.float64), scaled, strict=True):
-        assert np.allclose(after, (before - before.min()) / (before.max() - before.min()), atol=1e-6)
-    assert scaled[0, :, :, 0].max() < 1 or scaled[0, :, :, 1].max() < 1  # not slice by slice
+def test_scaling_is_by_each_whole_volume():
+    """0 to 23 in the first volume, slices of unlike ranges; 100 to 8 in the second."""
+    first = np.arange(24.0).reshape(2, 3, 4)
+    image = np.stack([first, 100 - 4 * first])
+    assert np.allclose(scale(image), [first / 23, 1 - first / 23], atol=1e-7) and scale(image).dtype == np.float32
 
 
 def test_resize_is_linear_without_antialiasing():
@@ -102,7 +103,7 @@ def test_split_by_patient_keeps_patients_whole():
     cases = [Case(f"case_{n}", patient, (), (RawFile(ROOT),), "") for n, patient in enumerate(patients)]
     for seed in range(5):
         validation = split_by_group(group_patients(cases, "a patient"), 7, seed)
-        assert 6 <= len(validation) <= 7
+        assert len(validation) == 7     # patients of one scan fill the last place
         patients = {part: {c.patient_id for c in cases if (c.case_id in validation) == part} for part in (True, False)}
         assert not patients[True] & patients[False]
 
@@ -134,6 +135,16 @@ def test_split_files(tmp_path, name, text, capsys):
     rows = {row["case_id"]: row["split"] for row in csv.DictReader((tmp_path / "out" / "cases.csv").open())}
     assert rows == {"case_1": "train", "case_10": "val", **({"case_2": "train"} if name == "split.txt" else {})}
     assert ("in neither list" in capsys.readouterr().out) == (name != "split.txt")
+
+
+def test_two_slicings_of_one_folder_are_one_too_many(tmp_path):
+    """The second is refused, and takes nothing away from the first."""
+    with new_folder(tmp_path / "data") as folder:
+        (folder / "train" / "label" / "mine.npy").touch()
+        with pytest.raises(InputError, match="another process is at work"), new_folder(tmp_path / "data"):
+            pass
+        assert (folder / "train" / "label" / "mine.npy").exists()
+    assert (tmp_path / "data" / "train" / "label" / "mine.npy").exists()
 
 
 def test_one_process_or_two_give_the_same(tmp_path):

@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 import torch
 from raw_files import make_isles
+from restated import Adam, Network
 from scipy.ndimage import distance_transform_edt
-from torch.nn.functional import batch_norm, conv2d, interpolate, leaky_relu, prelu
 
-import dataloader
 import preprocess
 import train
 from sliced_data.meta import read_meta
-from training.epoch_totals import EpochTotals
 from training.trainer import Trainer
 
 EPOCHS, BATCH = 24, 4       # 11 training slices: 3 steps per epoch, 72 in all, the last of an epoch with 3 slices
@@ -55,59 +53,6 @@ def slices(tmp_path_factory):
 
 
 # The authors' training, restated ------------------------------------------------------------------------
-
-
-class Network:
-    """Their UNet; `weights` in the order in which a forward pass uses them."""
-
-    def __init__(self, weights):
-        self.weights = [weight.detach().double().clone().requires_grad_() for weight in weights]
-        self.statistics = []    # running mean and variance of each batch norm
-        self.training = True
-
-    def __call__(self, image):
-        self.next_weight, self.next_statistics = iter(self.weights), iter(list(self.statistics))
-        skips = [self.pair(image)]
-        skips.append(self.pair(skips[-1], stride=2))
-        skips.append(self.pair(skips[-1], stride=2))
-        x = self.block(skips[-1], stride=2)
-        residual = self.norm(conv2d(self.block(x), next(self.next_weight), next(self.next_weight), padding=1))
-        x = self.block(leaky_relu(x + residual, 0.2))
-        for skip in reversed(skips):
-            x = self.pair(interpolate(x, scale_factor=2, mode="nearest"))
-            x = self.pair(torch.cat((x, skip), dim=1))
-        return conv2d(x, next(self.next_weight), next(self.next_weight))
-
-    def pair(self, x, stride=1):
-        return self.block(self.block(x, stride))
-
-    def block(self, x, stride=1):
-        x = self.norm(conv2d(x, next(self.next_weight), stride=stride, padding=1))
-        return prelu(x, next(self.next_weight))
-
-    def norm(self, x):
-        found = next(self.next_statistics, None)
-        if found is None:
-            found = torch.zeros(x.shape[1], dtype=x.dtype), torch.ones(x.shape[1], dtype=x.dtype)
-            self.statistics.append(found)
-        return batch_norm(x, *found, next(self.next_weight), next(self.next_weight), training=self.training)
-
-
-class Adam:
-    """Kingma and Ba 2015, with the betas of their code."""
-
-    def __init__(self, weights, lr):
-        self.weights, self.lr, self.steps = weights, lr, 0
-        self.moments = [(torch.zeros_like(weight), torch.zeros_like(weight)) for weight in weights]
-
-    @torch.no_grad()
-    def step(self, gradients):
-        self.steps += 1
-        for weight, gradient, (first, second) in zip(self.weights, gradients, self.moments, strict=True):
-            first.mul_(0.9).add_(0.1 * gradient)
-            second.mul_(0.99).add_(0.01 * gradient**2)
-            mean, square = first / (1 - 0.9**self.steps), second / (1 - 0.99**self.steps)
-            weight -= self.lr * mean / (square.sqrt() + 1e-8)
 
 
 def level_sets(mask, spacing):
@@ -198,7 +143,7 @@ def pass_over(data, batches, network, losses, epoch, optimiser=None):
 def train_as_the_authors(row, network, folder, orders):
     """A run of theirs: for each epoch its training, its validation, and the learning rate."""
     training, validation = read_part(folder / "train", TRAIN), read_part(folder / "val", VAL)
-    optimiser, best, best_epoch, log = Adam(network.weights, lr=0.001), 0.0, 0, []
+    optimiser, best, best_epoch, log = Adam(network.weights, lr=0.001, betas=(0.9, 0.99)), 0.0, 0, []
     for epoch, order in enumerate(orders):
         lr = optimiser.lr
         trained = pass_over(training, order.split(BATCH), network, THEIR_ROWS[row], epoch, optimiser)
@@ -214,24 +159,6 @@ def train_as_the_authors(row, network, folder, orders):
 
 
 # The project's, in float64 ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def float64(monkeypatch):
-    """Batches and totals of training in float64; a network follows with `double`."""
-    prepared, empty = dataloader.Batch.prepared, EpochTotals.empty
-
-    def as_float64(batch):
-        batch = prepared(batch)
-        maps = None if batch.maps is None else batch.maps.double()
-        return replace(batch, image=batch.image.double(), maps=maps)
-
-    def empty64(*arguments):
-        totals = empty(*arguments)
-        return replace(totals, steps=totals.steps.double())
-
-    monkeypatch.setattr(dataloader.Batch, "prepared", as_float64)
-    monkeypatch.setattr(EpochTotals, "empty", staticmethod(empty64))
 
 
 def trainer_of(row, data, *flags):

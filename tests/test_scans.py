@@ -107,18 +107,6 @@ def test_a_blob_comes_back_where_it_was(tmp_path, size):
     assert np.allclose(ndimage.center_of_mass(classes), ndimage.center_of_mass(expected), atol=0.15)
 
 
-def test_a_validation_case_gets_the_mask_of_its_evaluation(isles_run, tmp_path):
-    """predict on a raw scan is what `run --space native` measured: the same preprocessing, the same network."""
-    run = shutil.copytree(isles_run / "run", tmp_path / "run")
-    evaluate.main(["run", str(run), "--device", "cpu", "--space", "native"])
-    (native,) = (run / "predictions_native").iterdir()
-    case = native.name.removesuffix(".nii.gz")
-    evaluate.main(["predict", str(run), "--case", str(isles_run / "raw" / "TRAINING" / case), "--out",
-                   str(tmp_path / "mask.nii"), "--device", "cpu"])
-    one, other = (np.asarray(nib.load(path).dataobj) for path in (native, tmp_path / "mask.nii"))
-    assert one.shape == (16, 20, 3) and np.array_equal(one, other)
-
-
 def test_scans_are_found_in_every_layout(tmp_path):
     raw = make_isles(tmp_path / "raw")
     everything = [scan.case_id for scan in find_scans(DATASETS["isles"], [raw])]
@@ -236,28 +224,6 @@ def test_what_cannot_be_segmented(isles_run, tmp_path, monkeypatch, capsys, name
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and named in error, error
     assert set(tmp_path.rglob("*")) == before
-
-
-def test_native_space_measures_the_raw_label(isles_run, wmh_run, tmp_path):
-    run = shutil.copytree(isles_run / "run", tmp_path / "run")
-    evaluate.main(["run", str(run), "--device", "cpu", "--space", "native"])
-    line = dict(zip(*((text.split(",")) for text in (run / "metrics.csv").read_text().splitlines()), strict=True))
-    raw = isles_path(isles_run / "raw", line["case_id"], "OT")
-    prediction = np.asarray(nib.load(run / "predictions_native" / f"{line['case_id']}.nii.gz").dataobj)
-    reference = np.asarray(nib.load(raw).dataobj)
-    assert (int(line["n_ref"]), int(line["n_pred"])) == (reference.sum(), prediction.sum())
-    assert (int(line["n_voxels"]), line["space"]) == (reference.size, "native")
-    overlap = 2 * (prediction & reference).sum() / (prediction.sum() + reference.sum())
-    assert float(line["dsc"]) == pytest.approx(overlap)
-    assert (run / "predictions" / f"{line['case_id']}.nii.gz").exists()  # pictures stand on the sliced grid
-
-    run = shutil.copytree(wmh_run / "run", tmp_path / "wmh_run")
-    flags = ("--device", "cpu", "--space", "native")
-    evaluate.main(["run", str(run), *flags])
-    everything = dict(zip(*((text.split(",")) for text in (run / "metrics.csv").read_text().splitlines()), strict=True))
-    evaluate.main(["run", str(run), *flags, "--ignore-label", "1"])
-    ignored = dict(zip(*((text.split(",")) for text in (run / "metrics.csv").read_text().splitlines()), strict=True))
-    assert int(everything["n_ref"]) > 0 == int(ignored["n_ref"])
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ def run(name: str, **settings) -> list[tuple[float, float]]:
         ("equal", (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)),
         ("gradual", (1.0, 0.0), (0.9, 0.1), (0.01, 0.99)),
         ("authors", (1.0, 0.01), (0.9, 0.11), (0.1, 1.0)),
+        ("busi-linear-authors", (1.0, 0.0), (1.0, 0.06), (1.0, 0.95)),
+        ("busi-rebalance-authors", (1.0, 0.0), (0.94, 0.06), (0.05, 0.95)),
     ],
 )
 def test_weights_of_a_run_of_100_epochs(name, first, eleventh, last):
@@ -79,6 +81,16 @@ def test_busi_run_of_20_epochs_and_of_one():
     assert schedules.BusiLinear(epochs=20).weights(19) == (1.0, 1.0)
     assert schedules.BusiRebalance(epochs=20).weights(19) == (0.0, 1.0)
     assert schedules.BusiRebalance(epochs=1).weights(0) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("epochs", [1, 20, 30])
+def test_the_busi_studys_code_stops_at_95_percent(epochs):
+    linear, rebalance = (schedules.build(f"busi-{name}-authors", epochs=epochs) for name in ("linear", "rebalance"))
+    for number in range(1, epochs + 1):     # its epochs are counted from 1
+        alpha = max(0.0, number / epochs - 0.05)
+        assert linear.weights(number - 1) == pytest.approx((1.0, alpha), abs=1e-12)
+        assert rebalance.weights(number - 1) == pytest.approx((1.0 - alpha, alpha), abs=1e-12)
+    assert linear.weights(epochs) == pytest.approx((1.0, 0.95))
 
 
 def test_build_passes_each_schedule_what_it_knows():

@@ -89,3 +89,21 @@ def test_signals_are_as_before_after_a_run(sliced, tmp_path):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     run(sliced, tmp_path / "run", "--epochs", "1")
     assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+def test_a_stop_saves_no_state_that_is_not_finite(sliced, tmp_path, monkeypatch, capsys):
+    """The step before the stop made the loss NaN: that is said, and last.pt stays the one before."""
+    step, done = Trainer.step, []
+
+    def broken(trainer, batch, epoch, weights):
+        step(trainer, batch, epoch, weights)
+        done.append(epoch)
+        if len(done) == 8:
+            trainer.totals.steps[trainer.totals.n_steps - 1, 0] = float("nan")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "step", broken)
+    code = call(train, "--data", sliced, "--out", tmp_path / "run", *SMALL, *FLAGS, monkeypatch=monkeypatch)
+    assert code == 1 and "epoch 1, step 1, slices case_" in capsys.readouterr().err
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert (state["epoch"], state["so_far"], len(state["log"])) == (0, None, 1)

@@ -83,7 +83,7 @@ def changed(setting):
         "gdl_absent": "authors", "maps": "3d", "dataset": "wmh", "data_fingerprint": "0",
         "region_classes": "all", "contour_classes": "all", "alpha_epochs": 50, "optimiser": "sgd", "betas": (0.9, 0.99),
         "weight_decay": 0.1, "width": 8, "gradient_clip": 12.0, "augment": "flips",
-        "cross_entropy": "authors",
+        "cross_entropy": "authors", "dice": "authors", "order": "fixed",
     }
     if setting.name in others:
         return others[setting.name]

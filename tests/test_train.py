@@ -270,13 +270,15 @@ def test_the_authors_protocol_switches_every_departure_on():
     assert (hausdorff.alpha, hausdorff.alpha_start) == ("constant", 0.1)  # R9
 
 
-def test_a_run_of_the_authors_protocol(sliced, tmp_path):
-    log = run(sliced, tmp_path / "run", "--protocol", "authors", "--contour", "boundary")
-    assert [float(row["lr"]) for row in log] == [0.001, 0.0005, 0.0005]
+def test_a_run_of_the_authors_protocol(varied, tmp_path):
+    flags = ("--width", "4", "--batch-size", "2", "--lr", "0.003", "--epochs", "4")
+    log = run(varied, tmp_path / "run", "--protocol", "authors", "--contour", "boundary", *flags)
+    assert [float(row["lr"]) for row in log] == [0.003, 0.0015, 0.0015, 0.0015]
     sums = [float(row["region_weight"]) + float(row["contour_weight"]) for row in log]
-    assert sums == pytest.approx([1.01] * 3)
-    best = torch.load(tmp_path / "run" / "best.pt", weights_only=True)["epoch"]
-    assert float(log[best]["val_dsc"]) == max(float(row["val_dsc"]) for row in log)
+    assert sums == pytest.approx([1.01] * 4)
+    scores = [float(row["val_dsc"]) for row in log]
+    assert len(set(scores)) == 4
+    assert torch.load(tmp_path / "run" / "best.pt", weights_only=True)["epoch"] == scores.index(max(scores))
 
 
 @pytest.mark.parametrize("maps", ["phi2d", "phi3d"])

@@ -4,6 +4,7 @@ import math
 
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import network_settings
+from training.batch_maps import MADE_OF_BATCHES
 from training.choices import CHOICES
 from training.settings import Settings, flag
 from utils import InputError
@@ -38,6 +39,10 @@ def check_settings(settings: Settings) -> Settings:
         raise InputError(
             f"--contour-alone-weight: expected a positive number, found {settings.contour_alone_weight}"
         )
+    if not 0 < settings.cross_entropy_factor < math.inf:
+        raise InputError(
+            f"--cross-entropy-factor: expected a positive number, found {settings.cross_entropy_factor}"
+        )
     if not all(0 <= beta < 1 for beta in settings.betas):
         raise InputError(f"--betas: expected two numbers from 0 to below 1, found {settings.betas}")
     if not 0 <= settings.weight_decay < math.inf:
@@ -64,6 +69,13 @@ def check_losses(settings: Settings) -> None:
     kinds |= {CONTOUR_LOSSES[settings.contour].target_kind} if settings.contour != "none" else set()
     if settings.maps == "3d" and not kinds & {"phi", "region-wise"}:
         raise InputError("--maps 3d: expected a loss of signed distances (--contour boundary), found none")
+    if settings.maps == "3d" and settings.distance_map == MADE_OF_BATCHES:
+        raise InputError(f"--maps 3d: expected --maps 2d beside --distance-map {MADE_OF_BATCHES}, found 3d")
+    if settings.maps == "3d" and settings.augment == "affine":
+        raise InputError(
+            "--augment affine: expected --maps 2d beside it, since a slice does not hold what its 3D map is made of, "
+            "found --maps 3d"
+        )
     if settings.region_wise_map and "region-wise" not in kinds:
         raise InputError("--region-wise-map: expected a region-wise loss, found none")
     try:

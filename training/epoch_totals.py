@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from boundary_loss.metrics import dsc_from_counts
+from training.settings import POOLED_CASES
 
 STEP_VALUES = ("loss", "region", "contour", "gradient norm")
 
@@ -42,6 +43,11 @@ class EpochTotals:
     def slice_dsc(self) -> float:
         """Mean DSC over slices and foreground classes."""
         return slice_dsc(self.counts)
+
+    def pooled_dsc(self) -> float:
+        """DSC over all pixels of POOLED_CASES consecutive slices, mean over these batches and foreground classes."""
+        batches = [part.sum(dim=1) for part in self.counts.split(POOLED_CASES, dim=1)]      # (3, K) each
+        return slice_dsc(torch.stack(batches, dim=1))
 
     def state(self) -> dict | None:
         """The same as tensors and plain values, for a checkpoint; None between epochs."""

@@ -105,5 +105,5 @@ def train(settings: Settings, execution: Execution, device: torch.device) -> Non
             with torch.autograd.set_detect_anomaly(execution.detect_anomaly):
                 trainer.fit(out)
     best = max(trainer.log, key=trainer.score)
-    figures = f"DSC {best['val_dsc_3d']:.3f}, HD95 {best['val_hd95_3d_mm']:.2f} mm (validation, 3D)"
+    figures = f"DSC {best['val_dsc_3d']:.3f}, HD95 {best['val_hd95_3d_mm']:.2f} {meta.unit} (validation, 3D)"
     print(f"{out}: best epoch {best['epoch']} of {settings.epochs}: {figures}")

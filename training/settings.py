@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Learning-rate rules that are spread over all epochs of a run.
 SPREAD_RULES = ("poly",)
+# Over how many validation images at once the breast-ultrasound study computes a DSC.
+POOLED_CASES = 16
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,14 @@ class Settings:
     gradient_clip: float | None = None      # largest norm of the whole gradient
     lr_rule: str = "plateau"
     augment: str = "none"
-    selection: str = "volume"               # the validation DSC that chooses the epoch
+    order: str = "shuffled"                 # of the training slices: anew in each epoch, or fixed
+    selection: str = "volume"               # the validation DSC that chooses the epoch, or the last one
     distance_map: str = "paper"
     hausdorff: str = "paper"
     gdl_absent: str = "largest"
+    dice: str = "paper"
     cross_entropy: str = "paper"            # of ce, focal and unet-ce
+    cross_entropy_factor: float = 1.0       # of ce
     precision: str = "auto"                 # of a run that has begun: bf16 or fp32
     compile: bool = True
     deterministic: bool = False
@@ -88,12 +93,24 @@ class Settings:
 
 
 PAPER = Settings()
-# What the authors' code does where it departs from the text: docs/FIDELITY.md.
+# What the authors' code does where it departs from the text: docs/FIDELITY.md. First that of the boundary loss.
 AUTHORS = replace(
     PAPER, alpha="authors", contour_alone_weight=0.1, betas=(0.9, 0.99), lr_rule="authors", selection="slice",
     distance_map="authors", hausdorff="authors", gdl_absent="authors", cross_entropy="authors", precision="fp32",
 )
-PROTOCOLS = {"paper": PAPER, "authors": AUTHORS}
+AUTHORS_BUSI = replace(
+    PAPER, cross_entropy_factor=50.5, order="fixed", selection="pooled", distance_map="authors", precision="fp32"
+)
+AUTHORS_REGION_WISE = replace(
+    PAPER, distance_map="authors-region-wise", dice="authors", cross_entropy="authors-region-wise", selection="last"
+)
+PROTOCOLS = {
+    "paper": PAPER,
+    "authors": AUTHORS,     # of a data set whose own authors are not known: protocol_of
+    "authors-boundary": AUTHORS,
+    "authors-busi": AUTHORS_BUSI,
+    "authors-region-wise": AUTHORS_REGION_WISE,
+}
 
 
 @dataclass(frozen=True)
@@ -118,7 +135,9 @@ def flag(name: str) -> str:
 def under_protocol(protocol: str, chosen: Mapping[str, Any]) -> Settings:
     """The settings of a protocol with those that were ``chosen`` beside it."""
     chosen = dict(chosen)
-    if protocol == "authors":
+    if PROTOCOLS[protocol] is AUTHORS_BUSI and chosen.get("alpha") in ("busi-linear", "busi-rebalance"):
+        chosen["alpha"] += "-authors"
+    if PROTOCOLS[protocol] is AUTHORS:
         # Its Hausdorff baseline has a fixed weight (R9), and its target named "increase" rebalances (R2).
         if chosen.get("contour") == "hausdorff" and "alpha" not in chosen:
             chosen = {"alpha_start": 0.1, **chosen, "alpha": "constant"}

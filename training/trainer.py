@@ -14,7 +14,6 @@ from tqdm import tqdm
 from boundary_loss.metrics import dsc_from_counts, hd95, intersection_and_sizes
 from dataloader import Batch, batches, epoch_order, open_parts
 from environment.cores import core_count
-from losses import Objective
 from networks import build_network, load_encoder_weights
 from raw_data.volumes import IGNORED
 from sliced_data.meta import Meta
@@ -31,6 +30,7 @@ from training.compilation import Compiled
 from training.epoch_totals import STEP_VALUES, EpochTotals
 from training.interrupts import StopRequest, StopTraining
 from training.lr_rules import LR_RULES
+from training.objective import BatchMaps, build_objective
 from training.run_state import check_state
 from training.settings import Settings
 from utils import InputError, StoppedError, progress, write_rows
@@ -39,6 +39,10 @@ LOG_COLUMNS = (
     "epoch", "region_weight", "contour_weight", "train_loss", "train_region", "train_contour", "train_dsc",
     "val_loss", "val_dsc", "val_dsc_3d", "val_hd95_3d_mm", "lr", "seconds", "slices_per_second",
 )
+
+
+# The column of the log that a selection goes by.
+SCORES = {"volume": "val_dsc_3d", "slice": "val_dsc", "pooled": "val_dsc_pooled", "last": "epoch"}
 
 
 class Trainer:
@@ -56,12 +60,12 @@ class Trainer:
         seed_everything(settings.seed)
         self.settings, self.device, self.detect_anomaly = settings, device, detect_anomaly
         self.has_ignored = meta.has_ignored
-        self.class_names, self.num_classes = meta.class_names, len(meta.class_names)
-        self.objective = build_objective(settings, self.num_classes)
+        self.class_names, self.num_classes, self.unit = meta.class_names, len(meta.class_names), meta.unit
+        self.objective = build_objective(settings, self.num_classes, ignore_index=IGNORED if meta.has_ignored else None)
         self.schedule = settings.schedule()
-        maps = self.objective.map_name(maps=settings.maps, region_wise=settings.region_wise_map)
+        self.maps = BatchMaps(settings, self.objective, self.num_classes)
         self.train, self.val = open_parts(
-            meta, maps=maps, convention=settings.distance_map, resident=resident, device=device
+            meta, maps=self.maps.loaded, convention=settings.distance_map, resident=resident, device=device
         )
         network = build_network(settings.network, len(meta.modalities), self.num_classes, width=settings.width)
         if encoder_file is not None:
@@ -97,7 +101,7 @@ class Trainer:
                     self.save_and_stop(epoch, out)
                 bar.set_postfix_str(
                     f"epoch {epoch + 1}/{epochs} loss {row['train_loss']:.3f} val dsc {row['val_dsc_3d']:.3f} "
-                    f"hd95 {row['val_hd95_3d_mm']:.1f} mm"
+                    f"hd95 {row['val_hd95_3d_mm']:.1f} {self.unit}"
                 )
                 self.save_epoch(out)
         if self.stop.received:
@@ -123,13 +127,14 @@ class Trainer:
 
     @property
     def log_columns(self) -> tuple[str, ...]:
-        """LOG_COLUMNS, and the 3D DSC of each foreground class where there are several."""
+        """LOG_COLUMNS, the pooled DSC where it chooses the epoch, the 3D DSC of each of several foreground classes."""
         classes = self.class_names[1:] if self.num_classes > 2 else ()
-        return (*LOG_COLUMNS, *(f"val_dsc_3d_{name}" for name in classes))
+        pooled = ("val_dsc_pooled",) if self.settings.selection == "pooled" else ()
+        return (*LOG_COLUMNS, *pooled, *(f"val_dsc_3d_{name}" for name in classes))
 
     def score(self, row: dict) -> float:
-        """The validation DSC that chooses the best epoch and lowers the learning rate."""
-        return row["val_dsc_3d" if self.settings.selection == "volume" else "val_dsc"]
+        """What chooses the best epoch and lowers the learning rate: a validation DSC, or that it is the last."""
+        return row[SCORES[self.settings.selection]]
 
     # An epoch of training --------------------------------------------------------------------------------
 
@@ -143,7 +148,7 @@ class Trainer:
         order = self.order(epoch)[self.totals.n_slices :]
         for batch in batches(self.train, order, self.settings.batch_size, self.device):
             place = {"seed": self.settings.seed, "epoch": epoch, "step": self.totals.n_steps}
-            self.step(augment(batch, self.settings.augment, **place), epoch, weights)
+            self.step(self.maps.add_to(augment(batch, self.settings.augment, **place)), epoch, weights)
             bar.update(len(batch.label))
             self.stop.check()
         self.check_finite(epoch)
@@ -155,7 +160,9 @@ class Trainer:
         }
 
     def order(self, epoch: int) -> Tensor:
-        return epoch_order(len(self.train), seed=self.settings.seed, epoch=epoch)
+        """The training slices of an epoch; a fixed order is that of the first one."""
+        shuffles = self.settings.order == "shuffled"
+        return epoch_order(len(self.train), seed=self.settings.seed, epoch=epoch if shuffles else 0)
 
     def step(self, batch: Batch, epoch: int, weights: tuple[float, float]) -> None:
         """One step of the optimiser."""
@@ -230,12 +237,14 @@ class Trainer:
             logits = self.logits(batch.image)                                       # (B, K, H, W)
             prediction = self.predict(logits, batch.label)                          # (B, H, W)
             predictions[totals.n_slices : totals.n_slices + len(prediction)] = prediction
-            terms = self.objective.terms(logits, batch.label, batch.maps, batch.spacing)
+            maps = self.maps.add_to(batch).maps
+            terms = self.objective.terms(logits, batch.label, maps, batch.spacing)
             values = (self.objective.weigh(terms, weights), *terms, logits.new_zeros(()))
             totals.add(values, intersection_and_sizes(prediction, batch.label, self.num_classes))
             self.stop.check()
         return {
             "val_loss": float(totals.means(self.settings.batch_size)[0]), "val_dsc": totals.slice_dsc(),
+            **({"val_dsc_pooled": totals.pooled_dsc()} if self.settings.selection == "pooled" else {}),
             **self.volume_metrics(totals.counts.cpu(), predictions),
         }
 
@@ -321,16 +330,6 @@ class Trainer:
             "random": random_states(),
             "fingerprint": self.settings.fingerprint,
         })
-
-
-def build_objective(settings: Settings, num_classes: int) -> Objective:
-    classes = {"own": None, "all": tuple(range(num_classes)), "foreground": tuple(range(1, num_classes))}
-    options: dict[str, dict] = {"gdl": {"absent": settings.gdl_absent}, "hausdorff": {"convention": settings.hausdorff}}
-    options |= {name: {"convention": settings.cross_entropy} for name in ("ce", "focal", "unet-ce")}
-    for loss, chosen in ((settings.region, settings.region_classes), (settings.contour, settings.contour_classes)):
-        if classes[chosen] is not None:
-            options.setdefault(loss, {})["classes"] = classes[chosen]
-    return Objective(settings.region, settings.contour, options, contour_alone=settings.contour_alone_weight)
 
 
 def build_optimiser(settings: Settings, network: torch.nn.Module) -> torch.optim.Optimizer:

@@ -1,0 +1,221 @@
+"""eval.py score: metrics of any two masks, against medpy and by hand."""
+
+import csv
+
+import nibabel as nib
+import numpy as np
+import pytest
+from commands import evaluate
+from medpy.metric import binary
+from PIL import Image
+from raw_files import call, save_nifti
+
+from boundary_loss import lesion_detection, lesion_scores
+
+SPACING = (0.7, 0.9, 3.0)
+
+
+def rows_of(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def blobs(seed, shape=(24, 20, 6)):
+    """Labels 0, 1, 2 in boxes that overlap those of another seed in part."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros(shape, np.uint8)
+    for value in (1, 2, 1):
+        x, y, z = (rng.integers(0, n // 2) for n in shape)
+        label[x : x + 9, y : y + 8, z : z + 3] = value
+    return label
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """Two folders of three volumes, of different shapes and spacings; the last has no label 2 in the reference."""
+    for i, (case, shape) in enumerate({"a": (24, 20, 6), "b.1": (18, 26, 5), "c": (20, 20, 4)}.items()):
+        spacing = tuple(np.multiply(SPACING, 1 + i / 10))
+        reference, prediction = blobs(10 + i, shape), blobs(20 + i, shape)
+        if case == "c":
+            reference[reference == 2] = 0
+        save_nifti(tmp_path / "ref" / f"{case}.nii.gz", reference, spacing)
+        save_nifti(tmp_path / "pred" / f"{case}.nii.gz", prediction, spacing)
+    return tmp_path
+
+
+def test_metrics_are_medpys_per_case_and_label(masks, monkeypatch, capsys):
+    out = masks / "m.csv"
+    assert call(evaluate, "score", masks / "pred", masks / "ref", "--out", out, monkeypatch=monkeypatch) == 0
+    rows = rows_of(out)
+    assert [(row["case_id"], row["label"]) for row in rows] == [
+        (case, label) for case in ("a", "b.1", "c") for label in ("1", "2")
+    ]
+    measured = 0
+    for row in rows:
+        images = [nib.load(masks / part / f"{row['case_id']}.nii.gz") for part in ("pred", "ref")]
+        pred, ref = (np.asarray(image.dataobj) == int(row["label"]) for image in images)
+        spacing = [float(size) for size in images[0].header.get_zooms()]
+        assert (int(row["n_pred"]), int(row["n_ref"])) == (pred.sum(), ref.sum())
+        if not ref.any():
+            assert row["outcome"] == "false_alarm" and float(row["dsc"]) == 0 and row["avd_percent"] == "nan"
+            continue
+        assert row["outcome"] == "scored" and row["unit"] == "mm"
+        for name, theirs in {"hd_mm": binary.hd, "hd95_mm": binary.hd95, "assd_mm": binary.assd}.items():
+            assert float(row[name]) == pytest.approx(theirs(pred, ref, spacing), abs=1e-4)
+        assert float(row["dsc"]) == pytest.approx(binary.dc(pred, ref))
+        difference = (pred.sum() - int(ref.sum())) * np.prod(spacing)
+        assert float(row["volume_difference_mm3"]) == pytest.approx(difference)
+        measured += 1
+    assert measured == 5
+    values = [float(row["dsc"]) for row in rows if row["label"] == "1"]
+    first, dsc_line, *_ = capsys.readouterr().out.splitlines()
+    assert first == "label 1, 3 cases, 3 measured"
+    assert dsc_line.split() == ["DSC", f"{np.mean(values):.3f}", f"({np.std(values, ddof=1):.3f})"]
+
+
+def test_labels_and_the_ignore_label(masks, monkeypatch):
+    whole, chosen, ignored = (masks / f"{name}.csv" for name in ("whole", "chosen", "ignored"))
+    both = masks / "pred", masks / "ref"
+    assert call(evaluate, "score", *both, "--out", whole, monkeypatch=monkeypatch) == 0
+    assert call(evaluate, "score", *both, "--labels", "2", "--out", chosen, monkeypatch=monkeypatch) == 0
+    assert rows_of(chosen) == [row for row in rows_of(whole) if row["label"] == "2"]
+    assert call(evaluate, "score", *both, "--ignore-label", "2", "--out", ignored, monkeypatch=monkeypatch) == 0
+    rows = rows_of(ignored)
+    assert {row["label"] for row in rows} == {"1"}
+    pred, ref = (np.asarray(nib.load(masks / part / "a.nii.gz").dataobj) for part in ("pred", "ref"))
+    assert ((pred == 1) & (ref == 2)).any()
+    assert float(rows[0]["dsc"]) == pytest.approx(binary.dc((pred == 1) & (ref != 2), ref == 1))
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".npy"])
+def test_an_image_is_measured_in_2d(tmp_path, monkeypatch, ending):
+    y, x = np.mgrid[:40, :30]
+    ref, pred = np.hypot(y - 18, x - 12) <= 9, np.hypot(y - 18, x - 17) <= 8
+    for name, mask in (("ref", ref), ("pred", pred)):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / f"benign (1){ending}"
+        if ending == ".npy":
+            np.save(path, mask if name == "ref" else mask.astype(np.float32))
+        else:
+            Image.fromarray(mask * np.uint8(255 if name == "ref" else 1)).save(path)
+    out, both = tmp_path / "m.csv", (tmp_path / "pred", tmp_path / "ref")
+    assert call(evaluate, "score", *both, "--out", out, monkeypatch=monkeypatch) == 0
+    (row,) = rows_of(out)
+    assert row["unit"] == "px" and row["label"] == "1"
+    assert float(row["hd95_mm"]) == pytest.approx(binary.hd95(pred, ref))
+    # An image's x goes along its rows, an array's along its first axis.
+    spacing = ("0.5", "2") if ending == ".npy" else ("2", "0.5")
+    assert call(evaluate, "score", *both, "--out", out, "--spacing", *spacing, monkeypatch=monkeypatch) == 0
+    (row,) = rows_of(out)
+    assert row["unit"] == "mm" and float(row["hd95_mm"]) == pytest.approx(binary.hd95(pred, ref, (0.5, 2)))
+
+
+def test_lesions_one_by_one_by_hand(tmp_path, monkeypatch):
+    """One found in two parts, one missed, two that one prediction joins, and a false alarm."""
+    ref, pred = np.zeros((30, 12), bool), np.zeros((30, 12), bool)
+    ref[1:7, 1:3] = True
+    pred[1:3, 1:3] = pred[5:7, 1:3] = True
+    ref[10:12, 1:3] = True
+    ref[15:17, 5:7] = ref[19:21, 5:7] = True
+    pred[15:21, 5:7] = True
+    pred[26:28, 8:10] = True
+    found = lesion_scores(pred, ref, (1.0, 2.0))
+    outcomes = ["scored", "missed", "scored", "scored", "false_alarm"]
+    assert [(lesion["lesion"], lesion["outcome"]) for lesion in found] == list(enumerate(outcomes, start=1))
+    assert [(lesion["n_ref"], lesion["n_pred"]) for lesion in found] == [(12, 8), (4, 0), (4, 12), (4, 12), (0, 4)]
+    assert [lesion["dsc"] for lesion in found] == pytest.approx([16 / 20, 0, 8 / 16, 8 / 16, 0])
+    left, joined = np.zeros_like(ref), np.zeros_like(ref)
+    left[15:17, 5:7] = joined[15:21, 5:7] = True
+    assert found[2]["hd95_mm"] == pytest.approx(binary.hd95(joined, left, (1.0, 2.0)))
+    assert found[1]["hd95_mm"] == found[4]["hd95_mm"] == pytest.approx(np.hypot(30, 24))
+    detection = lesion_detection(pred, ref)
+    assert detection["n_lesions_detected"] == outcomes.count("scored")
+    assert detection["n_lesions_false"] == outcomes.count("false_alarm")
+    for name, mask in (("ref", ref), ("pred", pred)):
+        np.save(tmp_path / f"{name}.npy", mask)
+    files, table = (tmp_path / "pred.npy", tmp_path / "ref.npy"), tmp_path / "lesions.csv"
+    assert call(evaluate, "score", *files, "--lesions", table, "--spacing", "1", "2", monkeypatch=monkeypatch) == 0
+    assert [float(row["dsc"]) for row in rows_of(table)] == pytest.approx([lesion["dsc"] for lesion in found])
+    assert [row["case_id"] for row in rows_of(table)] == ["ref"] * 5
+
+
+def test_ignored_voxels_part_no_lesion_that_they_touch_not():
+    ref = np.array([[1, 1, 1, 0, 1]])
+    ignore = np.array([[0, 1, 0, 0, 0]])
+    found = lesion_scores(np.array([[1, 0, 1, 0, 0]]), ref, (1, 1), ignore=ignore)
+    assert [(lesion["outcome"], lesion["n_ref"]) for lesion in found] == [("scored", 1), ("scored", 1), ("missed", 1)]
+    assert lesion_scores(ref * 0, ref * 0, (1, 1)) == []
+
+
+def change(case_mask, spacing=SPACING):
+    """A function that replaces the prediction of case a."""
+    return lambda root: save_nifti(root / "pred" / "a.nii.gz", case_mask, spacing)
+
+
+BAD = {
+    "no prediction": (lambda root: (root / "pred" / "a.nii.gz").unlink(), "found none for a"),
+    "two of one name": (lambda root: np.save(root / "ref" / "a.npy", np.ones((2, 2))), "one mask of each name"),
+    "another shape": (change(blobs(0, (24, 20, 5))), "a: expected shape (24, 20, 6)"),
+    "another spacing": (change(blobs(0), (0.7, 0.9, 4.0)), "a: expected spacing"),
+    "probabilities": (change(np.full((24, 20, 6), 0.5)), "expected whole numbers"),
+    "negative": (change(np.full((24, 20, 6), -1, np.int16)), "labels of 0 to"),
+    "damaged": (
+        lambda root: (root / "pred" / "a.nii.gz").write_bytes(b"\x1f\x8bno"), "a.nii.gz: expected a readable file"
+    ),
+    "mirrored": (
+        lambda root: nib.save(nib.Nifti1Image(blobs(0), np.diag([-0.7, 0.9, 3.0, 1.0])), root / "pred" / "a.nii.gz"),
+        "expected the orientation of",
+    ),
+    "a cut .npy": (
+        lambda root: [
+            (root / part / "a.nii.gz").unlink() or np.save(root / part / "a.npy", blobs(0)) for part in ("pred", "ref")
+        ] and (root / "pred" / "a.npy").write_bytes((root / "pred" / "a.npy").read_bytes()[:-1]),
+        "a: expected an array (X, Y) or (X, Y, Z) of labels",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_named_and_nothing_is_written(masks, monkeypatch, capfd, name):
+    damage, message = BAD[name]
+    damage(masks)
+    out = masks / "m.csv"
+    assert call(evaluate, "score", masks / "pred", masks / "ref", "--out", out, monkeypatch=monkeypatch) == 2
+    error = capfd.readouterr().err
+    assert message in error and error.count("\n") == 1 and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--labels", "0"), "--labels: expected labels other than 0"),
+        (("--labels", "2", "--ignore-label", "2"), "--labels: expected labels other than 0 and the ignored one"),
+        (("--tolerance", "-1"), "--tolerance: expected at least 0"),
+        (("--spacing", "1", "0", "1"), "--spacing: expected"),
+        (("--spacing", "1", "1"), "--spacing: expected 3 numbers"),
+        (("--spacing", "1"), "--spacing: expected"),
+        (("--jobs", "0"), "--jobs: expected"),
+        (("--out", "same.csv", "--lesions", "same.csv"), "same.csv: expected a file of its own"),
+    ],
+)
+def test_flags_that_do_not_fit(masks, monkeypatch, capfd, flags, message):
+    monkeypatch.chdir(masks)
+    assert call(evaluate, "score", "pred", "ref", *flags, monkeypatch=monkeypatch) == 2
+    assert message in capfd.readouterr().err and not (masks / "same.csv").exists()
+
+
+def test_only_a_table_of_scores_is_replaced(masks, monkeypatch, capsys):
+    out, both = masks / "m.csv", (masks / "pred", masks / "ref")
+    out.write_text("my,own,table\n")
+    assert call(evaluate, "score", *both, "--out", out, monkeypatch=monkeypatch) == 2
+    assert out.read_text() == "my,own,table\n" and "was made here before" in capsys.readouterr().err
+    out.unlink()
+    for _ in range(2):
+        assert call(evaluate, "score", *both, "--out", out, monkeypatch=monkeypatch) == 0
+
+
+def test_a_prediction_without_a_reference_is_said(masks, monkeypatch, capsys):
+    (masks / "ref" / "a.nii.gz").unlink()
+    assert call(evaluate, "score", masks / "pred", masks / "ref", monkeypatch=monkeypatch) == 0
+    printed = capsys.readouterr().out
+    assert "a: a prediction without a reference, left out" in printed and "label 1, 2 cases" in printed
