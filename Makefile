@@ -24,6 +24,17 @@ LAYOUT ?=
 # Lesion masks (NIfTI) for make bench; without them it makes its own.
 MASKS ?=
 
+define newline
+
+
+endef
+ifneq ($(findstring $(newline),$(value RAW)),)
+$(error RAW: expected a path on one line, found several)
+endif
+# These are parts of targets, which make itself takes apart.
+$(foreach v,DATA RESULTS VENV,$(foreach c,$$ ' " ` ;,$(if $(findstring $(c),$(value $(v))),$(error $(v): expected a path without $(c), found $(value $(v))))))
+$(foreach v,DATA RESULTS VENV,$(if $(word 2,$(value $(v))),$(error $(v): expected a path without spaces, found $(value $(v)))))
+
 # OpenMP's threads give up waiting early: under -j, threads that spin take the cores from those that work.
 export GOMP_SPINCOUNT ?= 2000
 
@@ -49,8 +60,11 @@ DEMO_ROWS := gdl gdl-boundary
 # Three seeds are for tables; the demo shows one unless told otherwise.
 DEMO_SEEDS := $(if $(filter file,$(origin SEEDS)),0,$(SEEDS))
 
-# Raw data of a data set: $(call raw,isles). The demos' are generated, wherever RAW is.
-raw = $(if $(filter %-demo,$(1)),$(DATA)/raw/$(1),$(or $(RAW),$(DATA)/raw/$(1)))
+# Raw data of a data set: $(call raw,isles). The demos' are generated, wherever RAW is. RAW is a path as it is, with its
+# dollar signs, single or doubled.
+raw = $(if $(filter %-demo,$(1)),$(DATA)/raw/$(1),$(or $(subst $$$$,$$,$(value RAW)),$(DATA)/raw/$(1)))
+# One word for the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
 # The metrics of a row of a data set, all seeds: $(call metrics,isles,gdl)
 metrics = $(foreach seed,$(SEEDS),$(RESULTS)/$(1)/$(2)/seed$(seed)/metrics.csv)
 # Arguments of a table: $(call outputs,<data set>,<table>,<name of the output>)
@@ -101,9 +115,9 @@ bench: | $(READY) ## speed, as ratios measured in one run
 	$(PY) scripts/bench.py
 	$(PY) scripts/bench_engine.py
 	$(PY) scripts/bench_growth.py
-	$(PY) scripts/bench_distance.py $(if $(MASKS),--masks "$(MASKS)")
-	$(PY) scripts/bench_metrics.py $(if $(MASKS),--masks "$(MASKS)")
-	$(PY) scripts/bench_score.py $(if $(MASKS),--masks "$(MASKS)")
+	$(PY) scripts/bench_distance.py $(if $(value MASKS),--masks $(call quoted,$(value MASKS)))
+	$(PY) scripts/bench_metrics.py $(if $(value MASKS),--masks $(call quoted,$(value MASKS)))
+	$(PY) scripts/bench_score.py $(if $(value MASKS),--masks $(call quoted,$(value MASKS)))
 
 .PHONY: table2
 table2: | $(READY) ## time of a step with each loss, in the form of Table 2, on this machine's device
@@ -161,7 +175,7 @@ $(DATA)/.$(1).options: FORCE
 	@$$(KEEP)
 
 $(DATA)/$(1)/meta.json: $(DATA)/.$(1).options | $(READY) $(if $(filter %-demo,$(1)),$(DATA)/raw/$(1))
-	$$(PY) preprocess.py $(1) $(if $(filter $(OWN),$(1)),--layout $(LAYOUT)) --source "$$(call raw,$(1))" --dest $$(@D) $$(SLICE_$(1)) $$(SLICE_ARGS) $$(if $$(wildcard $$@),--check)
+	$$(PY) preprocess.py $(1) $(if $(filter $(OWN),$(1)),--layout $(LAYOUT)) --source $$(call quoted,$$(call raw,$(1))) --dest $$(@D) $$(SLICE_$(1)) $$(SLICE_ARGS) $$(if $$(wildcard $$@),--check)
 	@touch $$@
 
 $(1)-curves $(1)-pictures $(1)-report: $(1)-%: | $(READY) $(call wanted,$(1))

@@ -1,7 +1,6 @@
 """Label masks in files of any kind, paired by name: what ``eval.py score`` reads."""
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from raw_data.dataset import Spacing
-from raw_data.files import UNREADABLE, RawFile
+from raw_data.files import RawFile
 from raw_data.images import PIXEL, read_image
+from raw_data.npy import read_header, value_bytes
 from raw_data.orientation import check_orientation
 from raw_data.volumes import check_grid, read_nifti
-from utils import InputError
+from utils import InputError, refuse_damage
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 IMAGE_ENDINGS = (".png", ".tif", ".tiff")
@@ -122,18 +122,14 @@ def read_labels(case_id: str, file: RawFile) -> tuple[np.ndarray, Spacing | None
 def read_npy(case_id: str, file: RawFile) -> np.ndarray:
     """The array in a .npy file, (X, Y, Z) or (X, Y), which becomes a volume of one slice."""
     content = io.BytesIO(file.read())
-    try:
-        version = np.lib.format.read_magic(content)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = header(content)
-    except (*UNREADABLE, SyntaxError, TypeError, RecursionError) as error:
-        raise InputError(f"{case_id}: expected a whole .npy file, found {error} in {file}") from None
-    wanted, found = math.prod(shape) * dtype.itemsize, len(content.getvalue()) - content.tell()
-    if dtype.hasobject or len(shape) not in (2, 3) or not wanted or wanted != found:
-        found = f"{dtype} {shape}, {found} bytes, in {file}"
-        raise InputError(f"{case_id}: expected an array (X, Y) or (X, Y, Z) of labels, found {found}")
-    values = np.frombuffer(content.getbuffer()[content.tell() :], dtype)
-    return values.reshape((*shape, 1)[:3], order="F" if fortran_order else "C")
+    with refuse_damage(f"{case_id}: expected a whole .npy file", f" in {file}"):
+        shape, fortran_order, dtype = read_header(content)
+        wanted, found = value_bytes(shape, dtype), len(content.getvalue()) - content.tell()
+        if len(shape) not in (2, 3) or not wanted or wanted != found:
+            found = f"{dtype} {shape}, {found} bytes, in {file}"
+            raise InputError(f"{case_id}: expected an array (X, Y) or (X, Y, Z) of labels, found {found}")
+        values = np.frombuffer(content.getbuffer()[content.tell() :], dtype)
+        return values.reshape((*shape, 1)[:3], order="F" if fortran_order else "C")
 
 
 def as_integers(case_id: str, file: RawFile, voxels: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from raw_data import dataset_of_facts
 from raw_data.dataset import Case, RawDataset
 from sliced_data.facts import check_facts, check_size
 from sliced_data.meta import state_facts
-from slicing.choices import FITS
+from slicing.choices import FITS, LABEL_RESIZES
 from slicing.grid import Grid
 from slicing.normalisation import CHOICES as NORMALISATIONS
 from slicing.normalisation import CLIP, normalise
@@ -82,7 +82,7 @@ def describe_run(path: Path) -> tuple[Settings, nn.Module, dict]:
                 settings.network, len(meta["modalities"]), len(meta["class_names"]), width=settings.width
             )
         return settings, network, {
-            "grid": Grid(size=check_size(meta["size"]), fit=meta["fit"], spacing=meta["spacing"]),
+            "grid": Grid(check_size(meta["size"]), meta["fit"], meta["spacing"], meta["resize_labels"]),
             "normalise": meta["normalise"], "class_names": tuple(meta["class_names"]),
             "modalities": tuple(meta["modalities"]), "fingerprint": settings.data_fingerprint,
             "data": Path(config["data"]), "intensities": meta["intensities"], "all_slices": meta["all_slices"],
@@ -94,8 +94,9 @@ def describe_run(path: Path) -> tuple[Settings, nn.Module, dict]:
 
 def check_normalisation(meta: Mapping) -> None:
     """``ValueError`` where slices were fitted or normalised in a way that this version does not know."""
-    if meta["fit"] not in FITS or meta["normalise"] not in NORMALISATIONS:
-        raise ValueError(f"fit {meta['fit']}, normalise {meta['normalise']}")
+    for name, known in (("fit", FITS), ("resize_labels", LABEL_RESIZES), ("normalise", NORMALISATIONS)):
+        if meta[name] not in known:
+            raise ValueError(f"{name} {meta[name]}")
     if meta["normalise"] == CLIP and len(meta["intensities"] or ()) != len(meta["modalities"]):
         raise ValueError(f"intensities of {len(meta['intensities'] or ())} channels")
 

@@ -53,6 +53,7 @@ FACTS: dict[str, tuple[Callable[[object], bool], str]] = {
     "unit": (lambda value: value in ("mm", "px"), "mm or px"),
     "normalise": (is_text, "a name"),
     "fit": (is_text, "a name"),
+    "resize_labels": (is_text, "a name"),
     "spacing": (or_none(is_spacing), "a positive number or null"),
     "max_share": (or_none(is_number), "a number or null"),
     "classes": (or_none(are_names), "a list of names or null"),

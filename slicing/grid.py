@@ -127,7 +127,6 @@ LabelRule = Callable[[Tensor, tuple[int, int]], Tensor]
 LABEL_RULES: dict[str, LabelRule] = {
     "nearest": resize_nearest, "linear": resize_linear, "bicubic": resize_bicubic,
 }
-LABEL_RESIZES = tuple(LABEL_RULES)
 
 
 def resample(slices: Tensor, shape: tuple[int, int]) -> Tensor:
