@@ -113,9 +113,6 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, Execution]:
 
 def protocol_of(protocol: str, data: Path) -> str:
     """The protocol, for ``authors`` that of the authors of the data set's paper, as meta.json names the data set."""
-    from raw_data import dataset_of_facts
-    from sliced_data.meta import read_meta
-
     if protocol != "authors" or not (data / "meta.json").exists():
         return protocol     # slices that are missing are refused with everything else that is wrong with them
     from raw_data import dataset_of_facts

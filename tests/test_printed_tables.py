@@ -19,8 +19,13 @@ HIGHER = {"dsc", "surface_dice", "lesion_recall", "lesion_precision", "lesion_f1
 SIX = np.array([1.0, 1.25, 1.5, 1.75, 2.0, 2.25])     # gains of six cases: 1 of 64 sign patterns is as large
 
 
+def scale(metric):
+    """Metrics from 0 to 1 are 20 times smaller than distances."""
+    return 1 / 20 if metric in HIGHER else 1
+
+
 def write_metrics(folder, gains, classes=("lesion",)):
-    """Six cases; each metric is 5 and the gain of its class."""
+    """Six cases; each metric is 5 and the gain of its class, by its scale."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"settings": {"data_fingerprint": "f", "dataset": "isles"}}))
     with (folder / "metrics.csv").open("w", newline="") as file:
@@ -28,7 +33,7 @@ def write_metrics(folder, gains, classes=("lesion",)):
         writer.writerow(("case_id", "class", *COLUMNS, "n_ref", "n_pred"))
         for i in range(6):
             for name in classes:
-                writer.writerow((f"c{i}", name, *[5 + gains[name][i]] * len(COLUMNS), 9, 9))
+                writer.writerow((f"c{i}", name, *((5 + gains[name][i]) * scale(metric) for metric in COLUMNS), 9, 9))
 
 
 def printed(text):
@@ -66,7 +71,8 @@ def test_what_is_better_is_the_metrics_own_direction(tmp_path):
     for name, row in rows.items():
         # All six differences are positive: the best of 64 patterns where more is better, else the worst.
         assert float(row["p_better"]) == (1 / 64 if name in HIGHER else 1.0), name
-        assert float(row["p"]) == 2 / 64 and float(row["difference"]) == pytest.approx(SIX.mean())
+        assert float(row["p"]) == 2 / 64
+        assert float(row["difference"]) == pytest.approx(SIX.mean() * scale(name))
 
 
 def test_each_class_is_compared_by_itself_and_corrected_by_itself(tmp_path):
@@ -79,13 +85,14 @@ def test_each_class_is_compared_by_itself_and_corrected_by_itself(tmp_path):
     assert len(rows) == 8
     for row in rows:
         gland = row["class"] == "gland"
-        assert row["cases"] == "6" and float(row["difference"]) == pytest.approx((1 if gland else -2) * SIX.mean())
+        expected = (1 if gland else -2) * SIX.mean() * scale(row["metric"])
+        assert row["cases"] == "6" and float(row["difference"]) == pytest.approx(expected)
         better = (row["metric"] == "dsc") == gland
         assert float(row["p_better"]) == (1 / 64 if better else 1.0)
         # Two rows of a class and metric: twice the p, at most 1.
         assert float(row["p_better_holm"]) == (2 / 64 if better else 1.0) and float(row["p_holm"]) == 4 / 64
     assert [(line["class"], line["difference"]) for line in printed(text)[:3]] == [
-        ("gland", "+1.625"), ("gland", "+1.625"), ("gland", "+1.62")
+        ("gland", "+0.081"), ("gland", "+0.081"), ("gland", "+1.62")
     ]
 
 
@@ -96,7 +103,8 @@ def test_interval_and_difference_are_printed_with_the_digits_of_the_metric(tmp_p
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
     for line, row, digits in zip(printed(text), rows, (3, 2), strict=True):
         low, high = float(row["ci_low"]), float(row["ci_high"])
-        assert line["95 % interval"] == f"[{low:+.{digits}f}, {high:+.{digits}f}]" and 1 < low < 1.625 < high < 2.25
+        assert line["95 % interval"] == f"[{low:+.{digits}f}, {high:+.{digits}f}]"
+        assert 1 < low / scale(row["metric"]) < 1.625 < high / scale(row["metric"]) < 2.25
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 40, 2**22])

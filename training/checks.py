@@ -3,7 +3,7 @@
 import math
 
 from losses import CONTOUR_LOSSES, REGION_LOSSES
-from networks import network_settings
+from networks import NETWORKS, network_settings
 from training.batch_maps import MADE_OF_BATCHES
 from training.choices import CHOICES
 from training.settings import Settings, flag
@@ -19,7 +19,7 @@ MAXIMA = {
 
 def check_settings(settings: Settings) -> Settings:
     """The settings, if every value is one that it may have; ``InputError`` names the flag of the first that is not."""
-    for name, choices in CHOICES.items():
+    for name, choices in (CHOICES | registries()).items():
         value = getattr(settings, name)
         if value not in choices and not (value is None and name == "region_wise_map"):
             raise InputError(f"{flag(name)}: expected one of {', '.join(choices)}, found {value}")
@@ -51,6 +51,15 @@ def check_settings(settings: Settings) -> Settings:
         raise InputError(f"--gradient-clip: expected a positive number, found {settings.gradient_clip}")
     check_losses(settings)
     return settings
+
+
+def registries() -> dict[str, tuple[str, ...]]:
+    """What is registered when a run begins: a loss or network of one's own is a choice too."""
+    return {
+        "network": tuple(NETWORKS),
+        "region": (*REGION_LOSSES, "none"),
+        "contour": (*CONTOUR_LOSSES, "none"),
+    }
 
 
 def check_network(settings: Settings) -> None:
