@@ -75,7 +75,7 @@ def chain(data, out, flags, seed: int) -> tuple[int, int]:
         if not any(torn for _, torn in found):
             found.append(disturb(arguments, out, "write", moments.random()))
     final = start(train, arguments)
-    error = final.communicate(timeout=120)[1]
+    error = final.communicate(timeout=600)[1]
     assert final.returncode == 0, error
     assert not list(out.glob(".*"))
     return sum(code == -signal.SIGKILL for code, _ in found), sum(torn for _, torn in found)
