@@ -95,6 +95,13 @@ ELSEWHERE = {
     ("maps", "--table"): "test_eval_flags.py::test_maps_and_shares_are_of_the_data_of_the_first_row",
     ("shares", "--rows"): "test_eval_flags.py::test_maps_and_shares_are_of_the_data_of_the_first_row",
     ("shares", "--table"): "test_eval_flags.py::test_maps_and_shares_are_of_the_data_of_the_first_row",
+    ("score", "--out"): "test_score.py::test_metrics_are_medpys_per_case_and_label",
+    ("score", "--lesions"): "test_score.py::test_lesions_one_by_one_by_hand",
+    ("score", "--labels"): "test_score.py::test_labels_and_the_ignore_label",
+    ("score", "--ignore-label"): "test_score.py::test_labels_and_the_ignore_label",
+    ("score", "--spacing"): "test_score.py::test_an_image_is_measured_in_2d",
+    ("score", "--tolerance"): "test_score.py::test_the_tolerance_is_of_the_surface_dice",
+    ("score", "--jobs"): "test_score.py::test_any_number_of_processes_gives_the_same",
 }
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from raw_files import call, save_nifti
 
 from boundary_loss import lesion_detection, lesion_scores
+from evaluation import scoring
 
 SPACING = (0.7, 0.9, 3.0)
 
@@ -85,6 +86,36 @@ def test_labels_and_the_ignore_label(masks, monkeypatch):
     pred, ref = (np.asarray(nib.load(masks / part / "a.nii.gz").dataobj) for part in ("pred", "ref"))
     assert ((pred == 1) & (ref == 2)).any()
     assert float(rows[0]["dsc"]) == pytest.approx(binary.dc((pred == 1) & (ref != 2), ref == 1))
+
+
+def test_the_tolerance_is_of_the_surface_dice(masks, monkeypatch):
+    """Every surface is within the grid's diagonal of the other; within 0 mm are the voxels that both have."""
+    out, both = masks / "m.csv", (masks / "pred", masks / "ref")
+    shares = {}
+    for tolerance in ("0", "2", "100"):
+        assert call(evaluate, "score", *both, "--tolerance", tolerance, "--out", out, monkeypatch=monkeypatch) == 0
+        row = rows_of(out)[0]
+        shares[tolerance] = float(row.pop("surface_dice"))
+        assert float(row.pop("tolerance_mm")) == float(tolerance)
+        assert row == shares.setdefault("other columns", row)
+    assert 0 < shares["0"] < shares["2"] < shares["100"] == 1
+
+
+def test_any_number_of_processes_gives_the_same(masks, monkeypatch, capsys):
+    used, written = [], []
+    original = scoring.in_processes
+
+    def counted(*arguments, workers, **options):
+        used.append(workers)
+        return original(*arguments, workers=workers, **options)
+
+    monkeypatch.setattr(scoring, "in_processes", counted)
+    for jobs in ("1", "3"):
+        out = masks / f"{jobs}.csv"
+        both = masks / "pred", masks / "ref"
+        assert call(evaluate, "score", *both, "--jobs", jobs, "--out", out, monkeypatch=monkeypatch) == 0
+        written.append(out.read_text())
+    assert used == [1, 3] and written[0] == written[1]
 
 
 @pytest.mark.parametrize("ending", [".png", ".tif", ".npy"])

@@ -30,6 +30,8 @@ ACTS = {
     "--split-seed": (ISLES, ("1",), {"meta split", "split"}),
     "--group": (ISLES, ("patient",), {"meta split", "split"}),
     "--split": (("isles",), ("SPLIT",), {"meta split", "split"}),
+    "--resize-labels": ((*ISLES, "--size", "24"), ("linear",), {"meta resize_labels", "label", *MAPS}),
+    "--protocol": (ISLES, ("authors",), {"meta distance_map", *MAPS}),
     "--jobs": (ISLES, ("2",), {"processes"}),
     "--layout": (("isles", "--val", "2"), ("isles",), {"meta layout"}),
     "--source": (ISLES, ("OTHER",), {"meta source", "image", "label", *MAPS}),
@@ -152,12 +154,15 @@ def test_the_split_of_a_file_is_its_own(raw, tmp_path):
 def test_the_values_of_flags_are_those_of_the_files(raw, tmp_path):
     """--size, --fit centre and --spacing by hand: 16 x 20 pixels of 0.9 x 0.8 mm."""
     resized = parts_of(raw, tmp_path / "a", "isles", "--val", "2", "--size", "24")
-    assert resized["spacing"]["case_1"] == ["0.6", "0.666667", "5.0"]
+    # Headers keep 0.9 and 0.8 mm in float32.
+    x, y = float(np.float32(0.9)), float(np.float32(0.8))
+    assert [float(mm) for mm in resized["spacing"]["case_1"]] == pytest.approx([x * 16 / 24, y * 20 / 24, 5], rel=1e-12)
     centred = parts_of(raw, tmp_path / "b", "isles", "--val", "2", "--fit", "centre")
-    assert centred["spacing"]["case_1"] == ["0.9", "0.8", "5.0"]
+    assert [float(mm) for mm in centred["spacing"]["case_1"]] == [x, y, 5]
     resampled = parts_of(raw, tmp_path / "c", "isles", "--val", "2", "--fit", "centre", "--spacing", "1.6")
     # 14.4 and 16 mm become 9 and 10 pixels of 1.6 mm.
-    assert resampled["spacing"]["case_1"] == ["1.6", "1.6", "5.0"]
+    found = [float(mm) for mm in resampled["spacing"]["case_1"]]
+    assert found == pytest.approx([x * 16 / 9, y * 20 / 10, 5], rel=1e-12)
     shares = parts_of(raw, tmp_path / "d", "busi", "--val", "2", "--max-share", "1")
     assert len(shares["cases"]) == 7
 

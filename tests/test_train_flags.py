@@ -47,6 +47,9 @@ ACTS = {
     "--hausdorff": (("--contour", "hausdorff"), ("authors",), {"terms", AFTER}),
     "--gdl-absent": ((), ("authors",), {"terms", AFTER}),
     "--cross-entropy": (("--region", "unet-ce"), ("authors",), {"terms", AFTER}),
+    "--dice": (("--region", "dice"), ("authors",), {AFTER}),    # by some 1e-6, less than a printed loss shows
+    "--cross-entropy-factor": (("--region", "ce"), ("50.5",), {"loss weights", AFTER}),
+    "--order": ((), ("fixed",), {"order", AFTER}),
     "--resident": ((), ("stream",), {"place"}),
     "--detect-anomaly": ((), (), {"anomaly"}),
 }
