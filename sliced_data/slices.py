@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raw_data.npy import read_header
 from raw_data.volumes import IGNORED
 from sliced_data.checksums import check_sum
 from sliced_data.maps import region_wise_maps, signed_maps
@@ -135,10 +136,8 @@ def load_other(path: Path, out: np.ndarray) -> None:
     try:
         with open_file(path) as file:
             # Shape and dtype first: an array takes the memory that its header says.
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
-            if (shape, dtype) != (out.shape, out.dtype) and not dtype.hasobject:
+            shape, _, dtype = read_header(file)
+            if (shape, dtype) != (out.shape, out.dtype):
                 raise InputError(f"{path}: expected {out.dtype} of shape {out.shape}, found {dtype} {shape}")
             file.seek(0)
             out[...] = np.lib.format.read_array(file, allow_pickle=False)

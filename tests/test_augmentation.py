@@ -64,9 +64,9 @@ def test_region_wise_maps_move_too(batch):
         assert np.allclose(found.maps[i], expected, atol=1e-6)
 
 
-def batch_maps(**settings):
+def batch_maps(*, ignore_index=None, **settings):
     settings = Settings(**{"region": "gdl", "augment": "affine", **settings})
-    return BatchMaps(settings, build_objective(settings, 3), 3)
+    return BatchMaps(settings, build_objective(settings, 3, ignore_index=ignore_index), 3)
 
 
 def test_maps_after_rotation_and_zoom_are_those_of_the_augmented_label(batch):
@@ -148,7 +148,7 @@ def test_images_move_with_their_labels_over_their_own_minimum():
 def test_an_ignored_pixel_moves_with_the_label_and_is_in_no_map(batch):
     label = batch.label.clone()
     label[:, 5:9, 5:9] = 255
-    maps = batch_maps(contour="boundary")
+    maps = batch_maps(contour="boundary", ignore_index=255)
     found = maps.add_to(augment(replace(batch, label=label), "affine", seed=0, epoch=0, step=0))
     ignored = found.label == 255
     assert ignored.any() and torch.equal(found.maps.isnan(), ignored[:, None].expand_as(found.maps))

@@ -8,7 +8,7 @@ from boundary_loss.distance import CONVENTIONS, REGION_WISE_KINDS
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import NETWORKS, network_settings
 from training.augmentation import AUGMENTATIONS
-from training.batch_maps import MADE_OF_BATCHES
+from training.authors_maps import MADE_OF_BATCHES
 from training.lr_rules import LR_RULES
 from training.settings import Settings, flag
 from utils import InputError
