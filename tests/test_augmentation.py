@@ -78,6 +78,18 @@ def test_maps_after_rotation_and_zoom_are_those_of_the_augmented_label(batch):
             assert np.allclose(found.maps[i], expected, atol=1e-5)
 
 
+def test_maps_made_anew_are_by_the_runs_convention(batch):
+    """The authors' code: 1 less inside, and truncated."""
+    found = batch_maps(contour="boundary", distance_map="authors").add_to(
+        augment(batch, "affine", seed=3, epoch=1, step=0)
+    )
+    for label, spacing, maps in zip(found.label.numpy(), found.spacing.tolist(), found.maps.numpy(), strict=True):
+        for k in set(np.unique(label)):
+            inside, outside = (ndimage.distance_transform_edt(m, sampling=spacing) for m in (label == k, label != k))
+            expected = np.trunc(np.where(label == k, 1 - inside, outside))
+            assert np.array_equal(maps[k], expected)
+
+
 @pytest.mark.parametrize("kind", ["rrw", "ac", "boundary"])
 def test_region_wise_maps_are_made_anew_too(batch, kind):
     maps = batch_maps(contour="region-wise", region_wise_map=None if kind == "rrw" else kind)
