@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-from boundary_loss.metrics import Mask, Spacing, as_masks, as_spacing, distances, on_host
+from boundary_loss.metrics import Mask, Spacing, as_masks, as_spacing, distances, dsc_from_counts, on_host
 from boundary_loss.surface_distances import bounding_box
 
 
@@ -58,9 +58,9 @@ def score(pred: np.ndarray, ref: np.ndarray, spacing: np.ndarray, diagonal: floa
     if not n_pred or not n_ref:
         outcome = "missed" if n_ref else "false_alarm"
         return {"outcome": outcome, "n_ref": n_ref, "n_pred": n_pred, "dsc": 0.0, "hd95_mm": diagonal}
-    both = int(np.count_nonzero(pred & ref))
+    dsc = dsc_from_counts(int(np.count_nonzero(pred & ref)), n_pred, n_ref)
     hd95 = distances(pred, ref, spacing).hd95
-    return {"outcome": "scored", "n_ref": n_ref, "n_pred": n_pred, "dsc": 2 * both / (n_pred + n_ref), "hd95_mm": hd95}
+    return {"outcome": "scored", "n_ref": n_ref, "n_pred": n_pred, "dsc": dsc, "hd95_mm": hd95}
 
 
 def matched(pred: np.ndarray, ref: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

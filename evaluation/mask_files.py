@@ -7,17 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.outputs import ALL_ENDINGS, NIFTI_ENDINGS
 from raw_data.dataset import Spacing
 from raw_data.files import RawFile
-from raw_data.images import PIXEL, read_image
+from raw_data.images import PIXEL, PIXEL_ENDINGS, read_image
 from raw_data.npy import read_header, value_bytes
 from raw_data.orientation import check_orientation
 from raw_data.volumes import check_grid, read_nifti
 from utils import InputError, refuse_damage
-
-NIFTI_ENDINGS = (".nii.gz", ".nii")
-IMAGE_ENDINGS = (".png", ".tif", ".tiff")
-ENDINGS = (*NIFTI_ENDINGS, *IMAGE_ENDINGS, ".npy")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ def find_pairs(prediction: Path, reference: Path) -> tuple[list[MaskPair], list[
     if prediction.is_file() and reference.is_file():
         for path in (prediction, reference):
             if ending(path) is None:
-                raise InputError(f"{path}: expected a mask ({', '.join(ENDINGS)}), found another file")
+                raise InputError(f"{path}: expected a mask ({', '.join(ALL_ENDINGS)}), found another file")
         return [MaskPair(stem(reference), RawFile(prediction), RawFile(reference))], []
     predictions, references = masks_in(prediction), masks_in(reference)
     missing = [name for name in references if name not in predictions]
@@ -71,12 +68,12 @@ def masks_in(folder: Path) -> dict[str, RawFile]:
             raise InputError(f"{path}: expected one mask of each name, found {masks[stem(path)]} too")
         masks[stem(path)] = RawFile(path)
     if not masks:
-        raise InputError(f"{folder}: expected masks ({', '.join(ENDINGS)}), found none")
+        raise InputError(f"{folder}: expected masks ({', '.join(ALL_ENDINGS)}), found none")
     return masks
 
 
 def ending(path: Path) -> str | None:
-    return next((ending for ending in ENDINGS if path.name.endswith(ending)), None)
+    return next((ending for ending in ALL_ENDINGS if path.name.endswith(ending)), None)
 
 
 def stem(path: Path) -> str:
@@ -112,7 +109,7 @@ def read_labels(case_id: str, file: RawFile) -> tuple[np.ndarray, Spacing | None
     if str(file).endswith(NIFTI_ENDINGS):
         voxels, spacing = read_nifti(case_id, file)
         return as_integers(case_id, file, voxels), spacing
-    if str(file).endswith(IMAGE_ENDINGS):
+    if str(file).endswith(PIXEL_ENDINGS):
         values = read_image(case_id, file)
         two_valued = values.max(initial=0) == 255 and not np.any((values > 0) & (values < 255))
         return (values > 0).astype(np.uint8) if two_valued else values, None

@@ -72,7 +72,11 @@ def score(prediction: Path, reference: Path, options: ScoreOptions, *, jobs: int
     """Scores of two masks, or of two folders of masks; ``InputError`` where a case's two do not go together."""
     pairs, left_out = find_pairs(prediction, reference)
     cases = in_processes(functools.partial(score_case, options=options), pairs, workers=jobs, description="scoring")
-    labels = options.labels or sorted({label for case in cases for label in case.rows})
+    found = sorted({label for case in cases for label in case.rows})
+    nowhere = set(options.labels or ()) - set(found)
+    if nowhere:
+        raise InputError(f"--labels: expected labels of {reference} or {prediction}, found {min(nowhere)} in no mask")
+    labels = options.labels or found
     if not labels:
         raise InputError(f"{reference}: expected a label other than 0 in {reference} or {prediction}, found none")
     rows = [case.rows.get(label) or case.empty(label, options) for case in cases for label in labels]

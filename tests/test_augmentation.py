@@ -64,9 +64,9 @@ def test_region_wise_maps_move_too(batch):
         assert np.allclose(found.maps[i], expected, atol=1e-6)
 
 
-def batch_maps(**settings):
+def batch_maps(*, ignore_index=None, **settings):
     settings = Settings(**{"region": "gdl", "augment": "affine", **settings})
-    return BatchMaps(settings, build_objective(settings, 3), 3)
+    return BatchMaps(settings, build_objective(settings, 3, ignore_index=ignore_index), 3)
 
 
 def test_maps_after_rotation_and_zoom_are_those_of_the_augmented_label(batch):
@@ -76,6 +76,18 @@ def test_maps_after_rotation_and_zoom_are_those_of_the_augmented_label(batch):
         for i in range(8):
             expected = signed_maps(found.label[i].numpy(), found.spacing[i].tolist())
             assert np.allclose(found.maps[i], expected, atol=1e-5)
+
+
+def test_maps_made_anew_are_by_the_runs_convention(batch):
+    """The authors' code: 1 less inside, and truncated."""
+    found = batch_maps(contour="boundary", distance_map="authors").add_to(
+        augment(batch, "affine", seed=3, epoch=1, step=0)
+    )
+    for label, spacing, maps in zip(found.label.numpy(), found.spacing.tolist(), found.maps.numpy(), strict=True):
+        for k in set(np.unique(label)):
+            inside, outside = (ndimage.distance_transform_edt(m, sampling=spacing) for m in (label == k, label != k))
+            expected = np.trunc(np.where(label == k, 1 - inside, outside))
+            assert np.array_equal(maps[k], expected)
 
 
 @pytest.mark.parametrize("kind", ["rrw", "ac", "boundary"])
@@ -148,7 +160,7 @@ def test_images_move_with_their_labels_over_their_own_minimum():
 def test_an_ignored_pixel_moves_with_the_label_and_is_in_no_map(batch):
     label = batch.label.clone()
     label[:, 5:9, 5:9] = 255
-    maps = batch_maps(contour="boundary")
+    maps = batch_maps(contour="boundary", ignore_index=255)
     found = maps.add_to(augment(replace(batch, label=label), "affine", seed=0, epoch=0, step=0))
     ignored = found.label == 255
     assert ignored.any() and torch.equal(found.maps.isnan(), ignored[:, None].expand_as(found.maps))

@@ -17,7 +17,7 @@ from boundary_loss import CrossEntropy, Dice, Focal
 from sliced_data.meta import read_meta
 from slicing.choices import LABEL_RESIZES
 from slicing.grid import Grid
-from training.batch_maps import maps_of_batch
+from training.authors_maps import maps_of_batch
 from training.checks import check_settings
 from training.settings import AUTHORS, AUTHORS_BUSI, AUTHORS_REGION_WISE, under_protocol
 from training.trainer import Trainer

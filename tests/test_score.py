@@ -221,6 +221,7 @@ def test_bad_input_is_named_and_nothing_is_written(masks, monkeypatch, capfd, na
     [
         (("--labels", "0"), "--labels: expected labels other than 0"),
         (("--labels", "2", "--ignore-label", "2"), "--labels: expected labels other than 0 and the ignored one"),
+        (("--labels", "1", "7"), "--labels: expected labels of ref or pred, found 7 in no mask"),
         (("--tolerance", "-1"), "--tolerance: expected at least 0"),
         (("--spacing", "1", "0", "1"), "--spacing: expected"),
         (("--spacing", "1", "1"), "--spacing: expected 3 numbers"),

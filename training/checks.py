@@ -4,7 +4,7 @@ import math
 
 from losses import CONTOUR_LOSSES, REGION_LOSSES
 from networks import NETWORKS, network_settings
-from training.batch_maps import MADE_OF_BATCHES
+from training.authors_maps import MADE_OF_BATCHES
 from training.choices import CHOICES
 from training.settings import Settings, flag
 from utils import InputError

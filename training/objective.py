@@ -7,8 +7,7 @@ from torch import Tensor
 from boundary_loss.distance import distance_maps, region_wise_map
 from dataloader import Batch
 from losses import Objective
-from raw_data.volumes import IGNORED
-from training.batch_maps import MADE_OF_BATCHES, MAPS, maps_of_batch
+from training.authors_maps import MADE_OF_BATCHES, MAPS, maps_of_batch
 from training.settings import Settings
 
 
@@ -41,7 +40,7 @@ class BatchMaps:
     """
 
     def __init__(self, settings: Settings, objective: Objective, num_classes: int):
-        self.num_classes = num_classes
+        self.num_classes, self.ignore_index = num_classes, objective.ignore_index
         self.convention = settings.distance_map
         self.name = objective.map_name(maps=settings.maps, region_wise=settings.region_wise_map)
         of_batch = self.convention == MADE_OF_BATCHES and self.name in MAPS
@@ -59,6 +58,6 @@ class BatchMaps:
             return maps_of_batch(batch.label, self.num_classes, self.name)
         if self.name == "phi2d":
             return distance_maps(
-                batch.label, self.num_classes, batch.spacing, self.convention, ignore_index=IGNORED
+                batch.label, self.num_classes, batch.spacing, self.convention, ignore_index=self.ignore_index
             )
-        return region_wise_map(batch.label, self.num_classes, self.name, batch.spacing, ignore_index=IGNORED)
+        return region_wise_map(batch.label, self.num_classes, self.name, batch.spacing, ignore_index=self.ignore_index)
