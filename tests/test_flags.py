@@ -12,7 +12,7 @@ from commands import evaluate
 
 import preprocess
 import train
-import utils
+from environment import command
 
 TESTS = Path(__file__).parent
 
@@ -24,7 +24,7 @@ def parser_of(module, monkeypatch):
         found.append(parser)
         raise InterruptedError
 
-    monkeypatch.setattr(utils.Parser, "parse_args", keep)
+    monkeypatch.setattr(command.Parser, "parse_args", keep)
     with pytest.raises(InterruptedError):
         module.parse(None)
     return found[0]

@@ -152,12 +152,12 @@ def test_the_split_of_a_file_is_its_own(raw, tmp_path):
 def test_the_values_of_flags_are_those_of_the_files(raw, tmp_path):
     """--size, --fit centre and --spacing by hand: 16 x 20 pixels of 0.9 x 0.8 mm."""
     resized = parts_of(raw, tmp_path / "a", "isles", "--val", "2", "--size", "24")
-    assert resized["spacing"]["case_1"] == ["0.6", "0.666667", "5.0"]
+    assert [float(mm) for mm in resized["spacing"]["case_1"]] == pytest.approx([0.6, 2 / 3, 5])
     centred = parts_of(raw, tmp_path / "b", "isles", "--val", "2", "--fit", "centre")
-    assert centred["spacing"]["case_1"] == ["0.9", "0.8", "5.0"]
+    assert [float(mm) for mm in centred["spacing"]["case_1"]] == pytest.approx([0.9, 0.8, 5])
     resampled = parts_of(raw, tmp_path / "c", "isles", "--val", "2", "--fit", "centre", "--spacing", "1.6")
     # 14.4 and 16 mm become 9 and 10 pixels of 1.6 mm.
-    assert resampled["spacing"]["case_1"] == ["1.6", "1.6", "5.0"]
+    assert [float(mm) for mm in resampled["spacing"]["case_1"]] == pytest.approx([1.6, 1.6, 5])
     shares = parts_of(raw, tmp_path / "d", "busi", "--val", "2", "--max-share", "1")
     assert len(shares["cases"]) == 7
 

@@ -8,6 +8,7 @@ from training_runs import read_log, run
 
 import train
 from sliced_data.meta import read_meta
+from training import session
 from training import trainer as training
 from training.trainer import Trainer
 
@@ -177,8 +178,8 @@ def test_the_device_is_the_one_asked_for(varied, tmp_path, monkeypatch, there):
         raise Stop
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    monkeypatch.setattr(train, "fastest_precision", lambda device: "fp32")
-    monkeypatch.setattr(train, "train", stop)
+    monkeypatch.setattr(session, "fastest_precision", lambda device: "fp32")
+    monkeypatch.setattr(session, "train", stop)
     for name in ("auto", "cpu", *(["cuda"] if there else [])):
         with pytest.raises(Stop):
             train.main(["--data", str(varied), "--out", str(tmp_path / "run"), "--device", name])
