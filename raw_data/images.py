@@ -10,7 +10,7 @@ from PIL import Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
 from raw_data.files import RawFile
-from raw_data.limits import MAX_VOXELS
+from raw_data.limits import check_pixels
 from utils import InputError, refuse_damage
 
 MODES = ("1", "L", "LA", "RGB", "RGBA")
@@ -20,37 +20,37 @@ PIXEL_ENDINGS = (".png", ".tif", ".tiff")
 
 
 @contextlib.contextmanager
-def opened(case_id: str, file: RawFile) -> Iterator[Image.Image]:
-    """An 8-bit image to read; ``InputError`` names a file that is damaged, no image, or of 16 bits or a palette."""
+def opened(case_id: str, file: RawFile) -> Iterator[Iterator[Image.Image]]:
+    """Pages of an 8-bit image; ``InputError`` names a file that is damaged, no image, or of 16 bits or a palette."""
     content = file.read()
     with refuse_damage(f"{case_id}: expected a whole image", f" in {file}"):
         # Other formats, which Pillow would know by their first bytes, may start programs.
         with Image.open(io.BytesIO(content), formats=("PNG", "TIFF")) as image:
-            check_mode(case_id, file, image)
-            yield image
+            yield checked_pages(case_id, file, image, content)
 
 
-def check_mode(case_id: str, file: RawFile, image: Image.Image) -> None:
-    if image.mode not in MODES:
-        raise InputError(f"{case_id}: expected an 8-bit grey or RGB image, found mode {image.mode} in {file}")
+def checked_pages(case_id: str, file: RawFile, image: Image.Image, content: bytes) -> Iterator[Image.Image]:
+    """Each page once its mode and size are known to be ones that are read; no pixel is decoded yet."""
+    sizes: list[tuple[int, int]] = []
+    for page in ImageSequence.Iterator(image):
+        if page.mode not in MODES:
+            raise InputError(f"{case_id}: expected an 8-bit grey or RGB image, found mode {page.mode} in {file}")
+        sizes.append(page.size)
+        check_pixels(case_id, sizes, content, str(file))
+        yield page
 
 
 def pages_of(case_id: str, file: RawFile, mode: str) -> list[np.ndarray]:
     """The pages (rows, columns[, 3]) uint8 of an image, in one of Pillow's modes; ``InputError`` as ``opened``."""
-    pages: list[np.ndarray] = []
-    with opened(case_id, file) as image:
-        for page in ImageSequence.Iterator(image):
-            check_mode(case_id, file, page)
-            if (len(pages) + 1) * page.width * page.height > MAX_VOXELS:
-                raise InputError(f"{case_id}: expected at most {MAX_VOXELS} pixels, found more in {file}")
-            pages.append(np.asarray(page.convert(mode)))
-    return pages
+    with opened(case_id, file) as pages:
+        return [np.asarray(page.convert(mode)) for page in pages]
 
 
 def image_shape(case_id: str, file: RawFile) -> tuple[int, int, int]:
     """(X, Y, Z) of an image; ``InputError`` as ``read_image``."""
-    with opened(case_id, file) as image:
-        return (*image.size, getattr(image, "n_frames", 1))
+    with opened(case_id, file) as pages:
+        sizes = [page.size for page in pages]
+    return (*sizes[0], len(sizes))
 
 
 def read_image(case_id: str, file: RawFile) -> np.ndarray:

@@ -4,6 +4,7 @@ import gzip
 import io
 import struct
 import zipfile
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import nibabel as nib
@@ -13,6 +14,9 @@ from utils import InputError
 
 MAX_VOXELS = 2**29                  # of a volume: 512 x 512 x 2048, 2 GiB as float32
 MAX_OTHER_BYTES = 2**28             # of a file that is no NIfTI: sidecars, images
+MAX_PIXELS = 2**27                  # of an image's page: 11,585 x 11,585
+FEW_PIXELS = 2**24                  # that any page may claim; more need a file in proportion
+PIXELS_PER_BYTE = 10_000            # more than a blank page of 1-bit pixels compresses to in a PNG
 SLACK = 2**20                       # bytes that may follow the voxels
 HEADER = 348
 # Bytes of a voxel by NIfTI's code of the data type, of those that are real numbers.
@@ -71,6 +75,15 @@ def nifti_length(header: bytes, name: str) -> int | None:
         return None
     offset = float(described["vox_offset"])
     return voxels * size + (int(offset) if 352 <= offset < 2**24 else 352)
+
+
+def check_pixels(case_id: str, sizes: Sequence[tuple[int, int]], content: bytes, name: str) -> None:
+    """``InputError`` where the last of an image's pages (columns, rows) is too large, or they all are together."""
+    page, every = sizes[-1][0] * sizes[-1][1], sum(width * height for width, height in sizes)
+    highest = min(MAX_PIXELS, max(FEW_PIXELS, PIXELS_PER_BYTE * len(content)))
+    if page > highest or every > MAX_VOXELS:
+        found = f"{page}, {every} in {len(sizes)} pages, in {name} of {len(content)} bytes"
+        raise InputError(f"{case_id}: expected a page of at most {highest} pixels, found {found}")
 
 
 def check_length(case_id: str, content: bytes, name: str) -> None:

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 
 from raw_data.files import RawFile
-from raw_data.limits import HEADER, NUMBERS, check_length
+from raw_data.limits import HEADER, NUMBERS, check_length, nifti_length
 from utils import InputError, refuse_damage
 
 MAX_SPACING = 1000.0    # mm
@@ -26,12 +26,14 @@ def open_nifti(case_id: str, file: RawFile) -> tuple[nib.Nifti1Image, Spacing]:
         kind, offset = int(header["datatype"]), float(header["vox_offset"])
         if kind not in NUMBERS:
             raise ValueError(f"voxels of the data type {kind}, which are no real numbers")
+        if nifti_length(content, str(file)) is None:
+            raise ValueError("another header")      # which nibabel might mend, and believe
         if not 0 <= offset <= len(content):
             raise ValueError(f"voxels that begin at byte {offset:g}")
         # Unchecked, because nibabel's check makes 1 mm of a spacing of 0.
         x, y, z = (float(zoom) for zoom in header["pixdim"][1:4])
         image = nib.Nifti1Image.from_bytes(content)
-    if len(image.shape) != 3 or 0 in image.shape:
+    if len(image.shape) != 3 or min(image.shape) < 1:
         raise InputError(f"{case_id}: expected a 3-D volume, found shape {image.shape} in {file}")
     if not 0 < min(x, y, z) <= max(x, y, z) <= MAX_SPACING:
         raise InputError(f"{case_id}: expected a positive spacing of at most 1 m, found {(x, y, z)} in {file}")

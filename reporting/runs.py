@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation.metric_catalogue import CATALOGUE, COLUMNS, LENGTH, MEASURED_WITH
+from evaluation.metric_catalogue import COLUMNS, LENGTH, MEASURED_WITH
 from published import published_rows
 from reporting.levels import LEVELS, SLICE, VOLUME
 from sliced_data.facts import check_facts
@@ -175,8 +175,6 @@ def check_numbers(metrics: pd.DataFrame, column: str, path: Path, *, is_needed: 
     lowest, highest = (0.0, LARGEST) if is_needed else (-sys.float_info.max, sys.float_info.max)
     if column == "n_slices":
         lowest = 1.0
-    if column in CATALOGUE and CATALOGUE[column].bounded:
-        lowest, highest = 0.0, 1.0
     bad = metrics[~metrics[column].between(lowest, highest) & (is_needed | metrics[column].notna())]
     if len(bad):
         found = f"{bad[column].iloc[0]:g} of {bad['case_id'].iloc[0]}"

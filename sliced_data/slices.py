@@ -133,8 +133,9 @@ def read_slice(files: PartFiles, kind: str, index: int, out: np.ndarray) -> None
 
 def load_other(path: Path, out: np.ndarray) -> None:
     """Read a file that does not begin as ``np.save`` writes it today, or say what is wrong with it."""
-    with refuse_damage(f"{path}: expected a readable slice"), open_file(path) as file:
-        # Shape and dtype first: an array takes the memory that its header says.
+    with refuse_damage(f"{path}: expected a readable slice"), open_file(path) as stored:
+        # Shape and dtype first: an array takes the memory that its header says, and a header what its length says.
+        file = io.BytesIO(stored.read(out.nbytes + 2**16))
         shape, _, dtype = read_header(file)
         if (shape, dtype) != (out.shape, out.dtype):
             raise InputError(f"{path}: expected {out.dtype} of shape {out.shape}, found {dtype} {shape}")

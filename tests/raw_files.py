@@ -1,6 +1,8 @@
 """Small raw data in the real layouts, made by hand, and calls of the commands as a user makes them."""
 
 import json
+import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from environment.command import run_command
+from environment.stops import STOPS
 
 # The width of a sliced pixel in cases.csv: half of the 0.9 mm that a header keeps in float32.
 SLICED_X = str(float(np.float32(0.9)) / 2)
@@ -18,7 +21,14 @@ ISLES_DTYPES = {"CT": np.int32, "CT_CBF": np.uint16, "CT_CBV": np.uint16, "CT_MT
 def call(module, *arguments, monkeypatch) -> int:
     """The exit code of a command, run in this process."""
     monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, arguments)])
-    return run_command(module.main)
+    handlers = [(number, signal.getsignal(number)) for number in STOPS]
+    try:
+        return run_command(module.main)
+    finally:
+        # A command is the last of its process, and leaves it deaf and dumb; this one goes on.
+        for number, handler in handlers:
+            signal.signal(number, handler)
+        logging.disable(logging.NOTSET)
 
 
 def save_nifti(path: Path, voxels: np.ndarray, spacing, *, identity_affine: bool = False) -> None:
