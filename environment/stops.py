@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from types import FrameType
 
 from environment.streams import write_line
 
@@ -25,27 +26,37 @@ def handle(handler) -> None:
 
 
 def leave_at_once() -> None:
-    """While modules are imported there is nothing to clean up, and an exception would be lost in them."""
+    """While a command's modules are imported there is nothing to clean up."""
 
-    def leave(*_: object) -> None:
-        write_line(stopped_line())
-        os._exit(STOPPED)
+    handle(lambda *_: leave())
 
-    handle(leave)
+
+def leave() -> None:
+    write_line(stopped_line())
+    os._exit(STOPPED)
 
 
 def raise_interrupt() -> None:
     """While a command works: ``KeyboardInterrupt`` for the first stop, which those after it do not disturb."""
     first = -SAME_STOP
 
-    def receive(*_: object) -> None:
+    def receive(_: int, frame: FrameType | None) -> None:
         nonlocal first
+        if is_import(frame):
+            leave()
         now = time.monotonic()
         if now - first >= SAME_STOP:
             first = now
             raise KeyboardInterrupt
 
     handle(receive)
+
+
+def is_import(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: torch in C drops whatever exception numpy's import ends with."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def ignore() -> None:

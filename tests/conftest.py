@@ -1,5 +1,6 @@
 import csv
 import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,10 @@ from training.epoch_totals import EpochTotals
 torch.set_num_threads(1)
 # The same for the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A shell starts what it leaves in the background deaf to Ctrl-C, and so would be the commands that tests stop.
+for number in (signal.SIGINT, signal.SIGTERM):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

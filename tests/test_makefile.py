@@ -367,3 +367,23 @@ def test_the_readmes_example_of_a_data_set_of_your_own(project):
     done = make(project, *run[start + 1 :], *run[:start], *tiny)
     assert done.returncode == 0, done.stderr
     assert "| gdl-boundary | lesion |" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["it's", "a $HOME", 'say "b"', "c;d", "e $(HOME) f", "g `touch made` h"])
+def test_raw_data_in_a_folder_of_any_name(project, tmp_path, name):
+    """Neither make nor the shell takes the path apart."""
+    (tmp_path / name).symlink_to(project / "raw" / "isles")
+    (tmp_path / "data").mkdir()
+    done = make(project, "isles-data", f"RAW={tmp_path / name}", f"DATA={tmp_path / 'data'}", TINY[0])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data" / "isles" / "meta.json").exists() and not (project / "made").exists()
+    again = make(project, "isles-data", f"RAW={tmp_path / name}", f"DATA={tmp_path / 'data'}", TINY[0])
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize("variable", ["DATA", "RESULTS", "VENV"])
+@pytest.mark.parametrize("path", ["it's", "a b", "c;d", "e$$f"])
+def test_folders_that_make_would_take_apart(project, variable, path):
+    refused = make(project, "isles-data", "RAW=raw/isles", f"{variable}={path}")
+    assert refused.returncode == 2 and f"{variable}: expected a path without" in refused.stderr
+    assert not any((project / word).exists() for word in (path, path.split()[0], "e$f"))
