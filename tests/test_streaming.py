@@ -200,6 +200,7 @@ sys.path[:0] = [sys.argv[1]]
 from pathlib import Path
 import torch._dynamo  # what the optimiser imports when it is made
 import train
+import training.session  # what train imports when it begins
 from environment.command import run_command
 lines = Path("/proc/self/status").read_text().splitlines()
 used = next(int(line.split()[1]) for line in lines if line.startswith("VmData")) * 1024
