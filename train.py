@@ -47,7 +47,8 @@ def build_parser() -> Parser:
                                    "affine: rotation and zoom besides, maps made anew")
     add_setting(parser, "order", "order of the training slices: another in each epoch, or fixed")
     add_setting(parser, "seed", "seed of the weights and of the order of the slices")
-    add_setting(parser, "precision", "arithmetic of the network; auto is bf16 on a GPU that has it and fp32 elsewhere")
+    add_setting(parser, "precision", "arithmetic of the network; auto is bf16 on a GPU that has it and on a CPU that "
+                                     "was measured to be faster in it, else fp32")
     add_setting(parser, "compile", "torch.compile on CUDA, where it can", action=argparse.BooleanOptionalAction)
     add_setting(parser, "deterministic", "on CUDA, take only algorithms that give the same bits each time; slower",
                 action="store_true")

@@ -1,10 +1,14 @@
 """The device of a run, and what it computes fastest in."""
 
+import contextlib
 import os
+from pathlib import Path
 
 import torch
 
 from utils import InputError
+
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def use_deterministic_algorithms() -> None:
@@ -18,10 +22,20 @@ def use_deterministic_algorithms() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def fastest_precision(device: torch.device) -> str:
-    """bf16 where the device computes in it (older GPUs emulate it, CPUs are slower in it), else fp32."""
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if has_bf16 else "fp32"
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16; older GPUs and processors emulate it, slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & cpu_flags())
+
+
+def cpu_flags() -> set[str]:
+    """The processor's instruction sets as Linux names them (ARM: "Features"); nothing where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in CPUINFO.read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return set(line.partition(":")[2].split())
+    return set()
 
 
 def select_device(name: str) -> torch.device:

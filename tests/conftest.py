@@ -1,6 +1,9 @@
+import atexit
 import csv
 import os
+import shutil
 import signal
+import tempfile
 from dataclasses import replace
 
 import pytest
@@ -20,6 +23,9 @@ from training.epoch_totals import EpochTotals
 torch.set_num_threads(1)
 # The same for the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+# What is measured for --precision auto is kept for other runs of a user: here, of this worker.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 # A shell starts what it leaves in the background deaf to Ctrl-C, and so would be the commands that tests stop.
 for number in (signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(number) is signal.SIG_IGN:

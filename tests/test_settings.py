@@ -14,7 +14,7 @@ from raw_files import call
 
 import train
 from sliced_data.meta import read_meta
-from training import session
+from training import precision
 from training.run_folder import check_finished, read_settings
 from training.settings import AUTHORS, PAPER, Execution, Settings, settings_of_config
 from utils import InputError
@@ -169,7 +169,8 @@ def test_check_refuses_a_run_that_is_not_finished(first_stage, monkeypatch, caps
 
 def test_auto_precision_keeps_that_of_the_run(first_stage, monkeypatch):
     run = first_stage / "results" / "gdl-boundary" / "seed0"
-    monkeypatch.setattr(session, "fastest_precision", lambda device: "bf16")
+    monkeypatch.setattr(precision, "computes_in_bf16", lambda device: True)
+    monkeypatch.setattr(precision, "known_seconds", lambda *_: {"fp32": 2.0, "bf16": 1.0})
     flags = ("--data", "fx/data", "--out", run, *FLAGS, "--epochs", 3, "--resume")
     assert call(train, *flags, monkeypatch=monkeypatch) == 0 and read_settings(run).precision == "fp32"
     assert call(train, "--data", "fx/data", "--out", "new", *FLAGS, "--epochs", 1, monkeypatch=monkeypatch) == 0

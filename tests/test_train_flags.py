@@ -8,7 +8,7 @@ from training_runs import read_log, run
 
 import train
 from sliced_data.meta import read_meta
-from training import session
+from training import precision, session
 from training import trainer as training
 from training.trainer import Trainer
 
@@ -176,12 +176,12 @@ def test_the_device_is_the_one_asked_for(varied, tmp_path, monkeypatch, there):
     class Stop(Exception):
         pass
 
-    def stop(settings, execution, device):
+    def stop(settings, execution, device, measured):
         chosen.append(device.type)
         raise Stop
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    monkeypatch.setattr(session, "fastest_precision", lambda device: "fp32")
+    monkeypatch.setattr(precision, "computes_in_bf16", lambda device: False)
     monkeypatch.setattr(session, "train", stop)
     for name in ("auto", "cpu", *(["cuda"] if there else [])):
         with pytest.raises(Stop):

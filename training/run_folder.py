@@ -84,13 +84,17 @@ def check_finished(out: Path, settings: Settings) -> None:
         raise InputError(f"{out}: expected a finished run of {settings.epochs} epochs, found {done}; --resume it")
 
 
-def begin_session(out: Path, settings: Settings, data: Path, device: torch.device) -> None:
+def begin_session(
+    out: Path, settings: Settings, data: Path, device: torch.device, precision_seconds: dict[str, float] | None = None
+) -> None:
     """Write what this process is about to do; metrics of fewer epochs would no longer be true.
 
     All is read before anything changes, and both files are whole before the metrics go.
     """
     config = {"settings": settings.to_json(), "data": str(data), "meta": read_json(data / "meta.json")}
     environment = provenance(device)
+    if precision_seconds is not None:
+        environment["precision_seconds_per_slice"] = precision_seconds
     if (out / "env.json").exists():
         environment["earlier_sessions"] = former_sessions(out / "env.json")
     with written_together() as place:

@@ -7,13 +7,14 @@ from dataclasses import replace
 import torch
 
 from environment.cores import use_threads
-from environment.devices import fastest_precision, select_device, use_deterministic_algorithms
+from environment.devices import select_device, use_deterministic_algorithms
 from environment.locks import exclusive
 from environment.memory import free_memory
 from networks import NETWORKS, parameter_bytes
 from sliced_data.meta import Meta, read_meta
 from training.interrupts import memory_advice
-from training.run_folder import begin_session, check_finished, check_run_folder, holds_run, read_settings
+from training.precision import resolve_precision
+from training.run_folder import begin_session, check_finished, check_run_folder, read_settings
 from training.settings import Execution, Settings
 from training.trainer import Trainer
 from utils import InputError, leftovers, open_file
@@ -30,12 +31,14 @@ def run_session(settings: Settings, execution: Execution) -> None:
     device = select_device(execution.device)
     meta = read_meta(execution.data)
     settings = complete(settings, execution, meta)
-    settings = resolve_precision(settings, execution, device)
+    with memory_advice(memory_words(settings, device)):
+        check_room(settings, meta, device)
+        settings, measured = resolve_precision(settings, execution.out, meta, device)
     if execution.check:
         check_finished(execution.out, settings)
         return
     check_run_folder(execution.out, settings, resume=execution.resume)
-    train(settings, execution, device)
+    train(settings, execution, device, measured)
 
 
 def complete(settings: Settings, execution: Execution, meta: Meta) -> Settings:
@@ -57,15 +60,6 @@ def complete(settings: Settings, execution: Execution, meta: Meta) -> Settings:
     return replace(settings, encoder_weights=f"sha256 {digest}")
 
 
-def resolve_precision(settings: Settings, execution: Execution, device: torch.device) -> Settings:
-    """Settings with a precision in place of ``auto``: that of the run in --out, or the device's fastest."""
-    if settings.precision != "auto":
-        return settings
-    if (execution.resume or execution.check) and holds_run(execution.out):
-        return replace(settings, precision=read_settings(execution.out).precision)
-    return replace(settings, precision=fastest_precision(device))
-
-
 def memory_words(settings: Settings, device: torch.device) -> str:
     """Which flags make a run smaller."""
     place = "--resident host or stream" if device.type == "cuda" else "--resident stream"
@@ -82,11 +76,12 @@ def check_room(settings: Settings, meta: Meta, device: torch.device) -> None:
         raise MemoryError(f"cannot allocate {needed / 2**30:.1f} GiB for the network and its optimiser")
 
 
-def train(settings: Settings, execution: Execution, device: torch.device) -> None:
-    """Train what is missing of the run in ``execution.out``."""
+def train(
+    settings: Settings, execution: Execution, device: torch.device, precision_seconds: dict[str, float] | None = None
+) -> None:
+    """Train what is missing of the run in ``execution.out``; ``precision_seconds`` per slice go into env.json."""
     out, meta = execution.out, read_meta(execution.data)
     with memory_advice(memory_words(settings, device)):
-        check_room(settings, meta, device)
         trainer = Trainer(
             settings, meta, device, resident=execution.resident, detect_anomaly=execution.detect_anomaly,
             encoder_file=execution.encoder_file,
@@ -101,7 +96,7 @@ def train(settings: Settings, execution: Execution, device: torch.device) -> Non
                 if epochs < settings.epochs:
                     print(f"{out}: going on from a run of {epochs} epochs to {settings.epochs}")
             if len(trainer.log) < settings.epochs:
-                begin_session(out, settings, execution.data, device)
+                begin_session(out, settings, execution.data, device, precision_seconds)
             with torch.autograd.set_detect_anomaly(execution.detect_anomaly):
                 trainer.fit(out)
     best = max(trainer.log, key=trainer.score)

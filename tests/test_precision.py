@@ -1,0 +1,145 @@
+"""--precision auto: what a processor has instructions for, what was measured, and that a run keeps what it began with."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training_runs import assert_same_run, run
+
+import train
+from environment import devices
+from sliced_data.meta import read_meta
+from training import precision
+from training.run_folder import read_settings
+from training.settings import PAPER
+
+FASTER, SLOWER = {"fp32": 2.0, "bf16": 1.0}, {"fp32": 1.0, "bf16": 2.0}
+CPU = torch.device("cpu")
+SMALL = replace(PAPER, width=8, batch_size=4)
+
+
+@pytest.fixture(autouse=True)
+def instructions(tmp_path, monkeypatch):
+    """A processor with the instructions, and a user who has measured nothing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(devices, "cpu_flags", lambda: {"avx2", "avx512_bf16"})
+
+
+def measured(monkeypatch, seconds):
+    """Let a measurement find these seconds; returns the list of the measurements that were made."""
+    calls = []
+    monkeypatch.setattr(precision, "measure_precisions", lambda *_: calls.append(1) or seconds)
+    return calls
+
+
+def resolved(meta, out=Path("nowhere"), settings=SMALL):
+    return precision.resolve_precision(settings, out, meta, CPU)
+
+
+@pytest.mark.parametrize(("text", "has_bf16"), [
+    ("flags\t\t: fpu avx2 avx512f avx512_bf16 sse4_2\n", True), ("flags\t\t: fpu amx_bf16\n", True),
+    ("Features\t: fp asimd bf16 i8mm\n", True), ("flags\t\t: fpu avx2 avx512f f16c\n", False), ("", False),
+])
+def test_instructions_as_linux_names_them(tmp_path, monkeypatch, text, has_bf16):
+    monkeypatch.undo()
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: bf16 of flags\n{text}")
+    monkeypatch.setattr(devices, "CPUINFO", tmp_path / "cpuinfo")
+    assert devices.computes_in_bf16(CPU) is has_bf16
+
+
+@pytest.mark.parametrize(("seconds", "chosen"), [(FASTER, "bf16"), (SLOWER, "fp32"), ({"fp32": 1.05, "bf16": 1}, "fp32")])
+def test_the_faster_one_is_chosen(sliced, monkeypatch, seconds, chosen):
+    measured(monkeypatch, seconds)
+    settings, found = resolved(read_meta(sliced))
+    assert (settings.precision, found) == (chosen, seconds)
+
+
+def test_without_instructions_nothing_is_measured(sliced, monkeypatch):
+    calls = measured(monkeypatch, FASTER)
+    monkeypatch.setattr(devices, "cpu_flags", lambda: {"avx2", "avx512f"})
+    settings, found = resolved(read_meta(sliced))
+    assert (settings.precision, found, calls) == ("fp32", None, [])
+
+
+def test_what_is_asked_for_is_not_measured(sliced, monkeypatch):
+    calls = measured(monkeypatch, FASTER)
+    for name in ("fp32", "bf16"):
+        assert resolved(read_meta(sliced), settings=replace(SMALL, precision=name))[0].precision == name
+    authors, _ = train.parse(["--data", str(sliced), "--out", "x", "--protocol", "authors"])
+    assert resolved(read_meta(sliced), settings=authors)[0].precision == "fp32" and calls == []
+
+
+def test_all_runs_of_a_user_compute_alike(sliced, tmp_path, monkeypatch):
+    """A measurement is made once for a processor, network and batch, whatever a later one would find."""
+    meta = read_meta(sliced)
+    measured(monkeypatch, FASTER)
+    assert resolved(meta)[0].precision == "bf16"
+    calls = measured(monkeypatch, SLOWER)
+    assert resolved(meta) == (replace(SMALL, precision="bf16"), FASTER) and calls == []
+    for other in (replace(SMALL, width=4), replace(SMALL, batch_size=2), replace(SMALL, network="resnet34-unet")):
+        assert resolved(meta, settings=other)[0].precision == "fp32"
+    assert len(calls) == 3
+    monkeypatch.setattr(precision, "processor", lambda: "another")
+    assert resolved(meta)[0].precision == "fp32" and len(calls) == 4
+    assert [path.name for path in (tmp_path / "cache" / "boundary-loss").iterdir()] == ["precision.json"]
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", '{"x": 3}', "\xff"])
+def test_a_damaged_record_is_made_anew(sliced, tmp_path, monkeypatch, content):
+    measured(monkeypatch, FASTER)
+    path = tmp_path / "cache" / "boundary-loss" / "precision.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content, encoding="latin-1")
+    assert resolved(read_meta(sliced))[0].precision == "bf16"
+    assert list(json.loads(path.read_text()).values())[-1] == FASTER
+
+
+def test_a_home_that_cannot_be_written_changes_nothing(sliced, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
+    measured(monkeypatch, FASTER)
+    assert resolved(read_meta(sliced))[0].precision == "bf16"
+
+
+@pytest.mark.parametrize("network", ["unet", "resnet34-unet"])
+def test_a_measurement(sliced, network):
+    """Both are positive, no thread count changes, and it ends: at most 2 s of one core, once a pass takes less."""
+    threads = torch.get_num_threads()
+    settings = replace(SMALL, network=network, width=8 if network == "unet" else None)
+    seconds = precision.measure_precisions(settings, read_meta(sliced))
+    assert list(seconds) == ["fp32", "bf16"] and all(0 < value < 2 for value in seconds.values())
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(("batch_size", "size", "multiple", "batches"), [
+    (8, 64, 8, [(1, 32), (1, 64), (2, 64), (4, 64), (8, 64)]), (6, 40, 8, [(1, 40), (2, 40), (4, 40), (6, 40)]),
+    (1, 64, 8, [(1, 32), (1, 64)]), (4, 32, 32, [(2, 32), (4, 32)]), (2, 16, 8, [(1, 16), (2, 16)]),
+])
+def test_batches_grow_to_the_run_s_own(batch_size, size, multiple, batches):
+    assert precision.growing_batches(batch_size, size, multiple) == batches
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp32"])
+def test_a_measured_run_is_the_run_that_was_asked_for(sliced, tmp_path, monkeypatch, name):
+    """Bit for bit: measuring leaves no trace in the weights; and it keeps its precision when it resumes."""
+    measured(monkeypatch, FASTER if name == "bf16" else SLOWER)
+    run(sliced, tmp_path / "auto", "--epochs", "1")
+    os.remove(precision.cache_path())
+    measured(monkeypatch, SLOWER if name == "bf16" else FASTER)
+    run(sliced, tmp_path / "auto", "--epochs", "2", "--resume")
+    run(sliced, tmp_path / "asked", "--epochs", "2", "--precision", name)
+    assert_same_run(tmp_path / "auto", tmp_path / "asked")
+    assert read_settings(tmp_path / "auto").precision == name
+    environment = json.loads((tmp_path / "auto" / "env.json").read_text())
+    assert "precision_seconds_per_slice" not in environment
+    assert environment["earlier_sessions"][0]["precision_seconds_per_slice"] == (FASTER if name == "bf16" else SLOWER)
+    run(sliced, tmp_path / "auto", "--epochs", "2", "--check")
+
+
+def test_a_real_measurement_leaves_no_trace(sliced, tmp_path):
+    run(sliced, tmp_path / "auto", "--epochs", "1")
+    run(sliced, tmp_path / "asked", "--epochs", "1", "--precision", read_settings(tmp_path / "auto").precision)
+    assert_same_run(tmp_path / "auto", tmp_path / "asked")
