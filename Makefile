@@ -140,6 +140,19 @@ $(DEMO)/demo-curves.pdf: $(DEMO_METRICS)
 $(DEMO)/demo-pictures.pdf: $(DEMO_METRICS)
 	$(PY) eval.py pictures $(DEMO) --rows $(DEMO_ROWS) --name demo-pictures > /dev/null
 
+# All tables and figures of the data sets whose raw data (or slices) are there; the phantoms of a demo always are.
+here = $(foreach d,$(PAPERS),$(if $(filter %-demo,$(d))$(wildcard $(DATA)/raw/$(d) $(DATA)/$(d)/meta.json),$(d)))
+all_rows = $(sort $(foreach t,$(call tables,$(1)),$(call rows,$(1),$(t))))
+planned = $(foreach d,$(PAPERS),$(foreach r,$(call all_rows,$(d)),--row $(d) $(r) $(call quoted,$(ROW_$(r)) $(TRAIN_$(d)) $(ARGS))))
+.PHONY: papers
+papers: | $(READY) ## every table and figure of every paper, of the data that lie in data/raw/; says first how long it takes
+	@$(PY) scripts/papers.py --data $(DATA) --results $(RESULTS) --device $(DEVICE) --seeds $(SEEDS) $(planned)
+	@$(if $(here),$(MAKE) --no-print-directory $(foreach d,$(here),$(addprefix $(d)-,$(call tables,$(d)) figures report)),exit 2)
+
+.PHONY: papers-demo
+papers-demo: ## the same on the generated phantoms, one seed each: 25 minutes on two cores
+	@$(MAKE) --no-print-directory papers PAPERS="$(PAPERS:%=%-demo)" SEEDS="$(DEMO_SEEDS)" RESULTS=$(RESULTS)/papers-demo ARGS="--epochs 6 --width 8 $(ARGS)"
+
 .PHONY: clean
 clean: ## remove the generated data sets, their results and caches; never real data, runs or the environment
 	rm -rf $(foreach d,$(filter %-demo,$(DATASETS)),data/raw/$(d) data/raw/.$(d).partial* data/$(d) data/.$(d).partial data/.$(d).options results/$(d))

@@ -25,10 +25,11 @@ def evaluate_run(args: argparse.Namespace) -> None:
     if args.check:
         check_measured(args.run, options)
         return
-    from environment.devices import select_device
+    from environment.devices import claimed_device
     from evaluation import run_metrics
 
-    found = run_metrics.evaluate_run(args.run, options, args.data, select_device(args.device))
+    with claimed_device(args.device) as device:
+        found = run_metrics.evaluate_run(args.run, options, args.data, device)
     theirs = published_empty_share(found.dataset)
     beside = "" if theirs is None else f"; MIDL 2019, boundary loss alone: {theirs:.3f} on {found.dataset}"
     print(f"{found.data}: {found.empty_slices:.3f} of the validation slices are empty{beside}")
@@ -36,12 +37,12 @@ def evaluate_run(args: argparse.Namespace) -> None:
 
 
 def predict_scans(args: argparse.Namespace) -> None:
-    from environment.devices import select_device
+    from environment.devices import claimed_device
     from evaluation.prediction import load_model
     from evaluation.segmentation import segment_scans
 
-    model = load_model(args.run, args.checkpoint, select_device(args.device))
-    segment_scans(model, args.case, args.out, args.probabilities)
+    with claimed_device(args.device) as device:
+        segment_scans(load_model(args.run, args.checkpoint, device), args.case, args.out, args.probabilities)
 
 
 def score_masks(args: argparse.Namespace) -> None:
@@ -223,7 +224,8 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, help="run folder")
     command.add_argument("--checkpoint", choices=("best", "last"), default="best",
                          help="best epoch of validation, or last")
-    command.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where to predict")
+    command.add_argument("--device", default="auto",
+                         help="where to predict: auto, cpu, cuda (of several GPUs the one with the fewest runs), cuda:N")
 
 
 def add_tables(commands: argparse._SubParsersAction) -> None:

@@ -86,6 +86,8 @@ BASELINE_busi  := ce
 # Data sets; those named *-demo are generated, small, and train in minutes on two cores. ---------------------------------
 
 DATASETS := isles wmh acdc brats kits busi
+# Those of the papers, for `make papers`.
+PAPERS   := $(DATASETS)
 DATASETS += $(DATASETS:%=%-demo)
 
 # Region-wise paper: nnU-Net's settings as far as another network can have them.

@@ -87,7 +87,8 @@ def add_protocol_flags(group: Any) -> None:
 
 
 def add_execution_flags(group: Any) -> None:
-    group.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where to train")
+    group.add_argument("--device", default="auto",
+                       help="where to train: auto, cpu, cuda (of several GPUs the one with the fewest runs) or cuda:N")
     group.add_argument("--resident", choices=RESIDENCES, default="auto",
                        help="where the slices are kept; auto is the first of the others that has the room")
     group.add_argument("--detect-anomaly", action="store_true",

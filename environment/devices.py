@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from environment.gpus import claimed_gpu
 from utils import InputError
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -39,9 +42,31 @@ def cpu_flags() -> set[str]:
 
 
 def select_device(name: str) -> torch.device:
-    """``auto`` takes CUDA where there is one; ``InputError`` where CUDA is asked for and absent."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: expected a CUDA device, found none; use --device auto or cpu")
+    """``auto`` takes CUDA where there is one; ``InputError`` where CUDA, or that GPU of it, is asked for and absent."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        raise InputError(f"--device: expected auto, cpu, cuda or cuda:N, found {name}")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+        name = "cuda" if there else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and not there:
+        raise InputError(f"--device {name}: expected a CUDA device, found none; use --device auto or cpu")
+    if device.index is not None and device.index >= there:
+        raise InputError(f"--device {name}: expected one of {there} CUDA devices, cuda:0 to cuda:{there - 1}")
+    return device
+
+
+@contextlib.contextmanager
+def claimed_device(name: str) -> Iterator[torch.device]:
+    """The device of ``select_device``, for the time of the block; of several GPUs the one with the fewest runs.
+
+    It becomes the one that CUDA calls its current device.
+    """
+    device = select_device(name)
+    with contextlib.ExitStack() as stack:
+        if device.type == "cuda":
+            count = torch.cuda.device_count()
+            if device.index is None and count > 1:
+                device = torch.device("cuda", stack.enter_context(claimed_gpu(count)))
+            torch.cuda.set_device(device.index or 0)
+        yield device

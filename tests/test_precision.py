@@ -1,4 +1,4 @@
-"""--precision auto: what a processor has instructions for, what was measured, and that a run keeps what it began with."""
+"""--precision auto: instructions, a measurement, and that a run keeps what it began with."""
 
 import json
 import os
@@ -50,7 +50,9 @@ def test_instructions_as_linux_names_them(tmp_path, monkeypatch, text, has_bf16)
     assert devices.computes_in_bf16(CPU) is has_bf16
 
 
-@pytest.mark.parametrize(("seconds", "chosen"), [(FASTER, "bf16"), (SLOWER, "fp32"), ({"fp32": 1.05, "bf16": 1}, "fp32")])
+@pytest.mark.parametrize(("seconds", "chosen"), [
+    (FASTER, "bf16"), (SLOWER, "fp32"), ({"fp32": 1.05, "bf16": 1.0}, "fp32"), ({"fp32": 1.15, "bf16": 1.0}, "bf16"),
+])
 def test_the_faster_one_is_chosen(sliced, monkeypatch, seconds, chosen):
     measured(monkeypatch, seconds)
     settings, found = resolved(read_meta(sliced))

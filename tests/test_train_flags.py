@@ -181,6 +181,9 @@ def test_the_device_is_the_one_asked_for(varied, tmp_path, monkeypatch, there):
         raise Stop
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(there))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(session, "check_room", lambda *_: None)
     monkeypatch.setattr(precision, "computes_in_bf16", lambda device: False)
     monkeypatch.setattr(session, "train", stop)
     for name in ("auto", "cpu", *(["cuda"] if there else [])):

@@ -31,10 +31,9 @@ def resolve_precision(
     A run keeps the precision that it began with. A new one takes bf16 where the device has instructions for it; on a
     CPU also only where a step of this network and batch was measured to be faster in it.
     """
+    settings = keep_precision(settings, out)
     if settings.precision != "auto":
         return settings, None
-    if holds_run(out):
-        return replace(settings, precision=read_settings(out).precision), None
     if not computes_in_bf16(device):
         return replace(settings, precision="fp32"), None
     if device.type == "cuda":
@@ -42,6 +41,13 @@ def resolve_precision(
     seconds = known_seconds(settings, meta)
     is_faster = seconds["bf16"] * WORTH < seconds["fp32"]
     return replace(settings, precision="bf16" if is_faster else "fp32"), seconds
+
+
+def keep_precision(settings: Settings, out: Path) -> Settings:
+    """Settings with the precision of the run in ``out`` in place of ``auto``, where there is a run."""
+    if settings.precision != "auto" or not holds_run(out):
+        return settings
+    return replace(settings, precision=read_settings(out).precision)
 
 
 def known_seconds(settings: Settings, meta: Meta) -> dict[str, float]:

@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 
 from environment.cores import use_threads
-from environment.devices import select_device, use_deterministic_algorithms
+from environment.devices import claimed_device, use_deterministic_algorithms
 from environment.locks import exclusive
 from environment.memory import free_memory
 from networks import NETWORKS, parameter_bytes
 from sliced_data.meta import Meta, read_meta
 from training.interrupts import memory_advice
-from training.precision import resolve_precision
+from training.precision import keep_precision, resolve_precision
 from training.run_folder import begin_session, check_finished, check_run_folder, read_settings
 from training.settings import Execution, Settings
 from training.trainer import Trainer
@@ -28,17 +28,16 @@ def run_session(settings: Settings, execution: Execution) -> None:
         warnings.filterwarnings("default", message="Error detected in")
     if settings.deterministic:
         use_deterministic_algorithms()
-    device = select_device(execution.device)
     meta = read_meta(execution.data)
     settings = complete(settings, execution, meta)
-    with memory_advice(memory_words(settings, device)):
+    if execution.check:
+        check_finished(execution.out, keep_precision(settings, execution.out))
+        return
+    with claimed_device(execution.device) as device, memory_advice(memory_words(settings, device)):
         check_room(settings, meta, device)
         settings, measured = resolve_precision(settings, execution.out, meta, device)
-    if execution.check:
-        check_finished(execution.out, settings)
-        return
-    check_run_folder(execution.out, settings, resume=execution.resume)
-    train(settings, execution, device, measured)
+        check_run_folder(execution.out, settings, resume=execution.resume)
+        train(settings, execution, device, measured)
 
 
 def complete(settings: Settings, execution: Execution, meta: Meta) -> Settings:
@@ -81,24 +80,23 @@ def train(
 ) -> None:
     """Train what is missing of the run in ``execution.out``; ``precision_seconds`` per slice go into env.json."""
     out, meta = execution.out, read_meta(execution.data)
-    with memory_advice(memory_words(settings, device)):
-        trainer = Trainer(
-            settings, meta, device, resident=execution.resident, detect_anomaly=execution.detect_anomaly,
-            encoder_file=execution.encoder_file,
-        )
-        out.mkdir(parents=True, exist_ok=True)
-        with exclusive(out):
-            for leftover in leftovers(out):
-                leftover.unlink()
-            if check_run_folder(out, settings, resume=execution.resume):
-                trainer.restore(out / "last.pt")
-                epochs = read_settings(out).epochs
-                if epochs < settings.epochs:
-                    print(f"{out}: going on from a run of {epochs} epochs to {settings.epochs}")
-            if len(trainer.log) < settings.epochs:
-                begin_session(out, settings, execution.data, device, precision_seconds)
-            with torch.autograd.set_detect_anomaly(execution.detect_anomaly):
-                trainer.fit(out)
+    trainer = Trainer(
+        settings, meta, device, resident=execution.resident, detect_anomaly=execution.detect_anomaly,
+        encoder_file=execution.encoder_file,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    with exclusive(out):
+        for leftover in leftovers(out):
+            leftover.unlink()
+        if check_run_folder(out, settings, resume=execution.resume):
+            trainer.restore(out / "last.pt")
+            epochs = read_settings(out).epochs
+            if epochs < settings.epochs:
+                print(f"{out}: going on from a run of {epochs} epochs to {settings.epochs}")
+        if len(trainer.log) < settings.epochs:
+            begin_session(out, settings, execution.data, device, precision_seconds)
+        with torch.autograd.set_detect_anomaly(execution.detect_anomaly):
+            trainer.fit(out)
     best = max(trainer.log, key=trainer.score)
     figures = f"DSC {best['val_dsc_3d']:.3f}, HD95 {best['val_hd95_3d_mm']:.2f} {meta.unit} (validation, 3D)"
     print(f"{out}: best epoch {best['epoch']} of {settings.epochs}: {figures}")
