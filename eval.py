@@ -225,7 +225,7 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--checkpoint", choices=("best", "last"), default="best",
                          help="best epoch of validation, or last")
     command.add_argument("--device", default="auto",
-                         help="where to predict: auto, cpu, cuda (of several GPUs the one with the fewest runs), cuda:N")
+                         help="where to predict: auto, cpu, cuda (of several the GPU with the fewest runs), cuda:N")
 
 
 def add_tables(commands: argparse._SubParsersAction) -> None:
