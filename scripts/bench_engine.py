@@ -141,7 +141,7 @@ def main() -> None:
     print(f"| step of the UNet of width {args.width}, bf16 | {bf16:.1f} | fp32 {fp32:.1f} | {fp32 / bf16:.2f} |")
     print(f"| 3D DSC and HD95 of every epoch, share of it with that UNet | {share:.2f} % | | |")
     faster = "bf16" if bf16 < fp32 else "fp32"
-    print(f"\non this CPU {faster} is the faster one; --precision auto takes fp32 on every CPU")
+    print(f"\non this CPU {faster} is the faster one, measured here whatever --precision auto takes")
     print("\n| part of a step of that UNet, batch 8 | ms | share in per cent |\n| --- | --- | --- |")
     for part, ms in parts.items():
         print(f"| {part} | {ms:.1f} | {100 * ms / sum(parts.values()):.1f} % |")
