@@ -240,7 +240,8 @@ def enlarge(sliced, data, *, slices: int) -> None:
 def test_a_set_larger_than_memory_streams(sliced, tmp_path):
     """A set of 292 MB and a process that may add 260 MB to what it has after its imports."""
     enlarge(sliced, tmp_path / "data", slices=150)
-    flags = ("--width", "1", "--epochs", "1", "--batch-size", "2", "--device", "cpu", "--contour", "boundary")
+    flags = ("--width", "1", "--epochs", "1", "--batch-size", "2", "--device", "cpu", "--contour", "boundary",
+             "--precision", "fp32")
     for resident, code in (("stream", 0), ("host", 1)):
         arguments = ("--data", tmp_path / "data", "--out", tmp_path / resident, *flags, "--resident", resident)
         process = subprocess.run(

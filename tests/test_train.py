@@ -59,7 +59,8 @@ def test_a_run_leaves_what_it_promises(sliced, tmp_path):
 
 def test_the_logged_validation_is_that_of_independent_code(sliced, tmp_path):
     """The last epoch's figures, computed again from the checkpoint with medpy and the losses themselves."""
-    flags = ("--contour", "boundary", "--alpha", "constant", "--epochs", "20", "--batch-size", "2", "--seed", "1")
+    flags = ("--contour", "boundary", "--alpha", "constant", "--epochs", "20", "--batch-size", "2", "--seed", "1",
+             "--precision", "fp32")
     row = run(sliced, tmp_path / "run", *flags)[-1]
     model = load_model(tmp_path / "run", "last", torch.device("cpu"))
     val = dataloader.load_slices(read_meta(model.data), "val", maps="phi2d")
