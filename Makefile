@@ -141,7 +141,7 @@ $(DEMO)/demo-pictures.pdf: $(DEMO_METRICS)
 	$(PY) eval.py pictures $(DEMO) --rows $(DEMO_ROWS) --name demo-pictures > /dev/null
 
 # All tables and figures of the data sets whose raw data (or slices) are there; the phantoms of a demo always are.
-here = $(foreach d,$(PAPERS),$(if $(filter %-demo,$(d))$(wildcard $(DATA)/raw/$(d) $(DATA)/$(d)/meta.json),$(d)))
+here = $(strip $(foreach d,$(PAPERS),$(if $(filter %-demo,$(d))$(wildcard $(DATA)/raw/$(d) $(DATA)/$(d)/meta.json),$(d))))
 all_rows = $(sort $(foreach t,$(call tables,$(1)),$(call rows,$(1),$(t))))
 planned = $(foreach d,$(PAPERS),$(foreach r,$(call all_rows,$(d)),--row $(d) $(r) $(call quoted,$(ROW_$(r)) $(TRAIN_$(d)) $(ARGS))))
 .PHONY: papers

@@ -16,13 +16,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 import train
 from environment.cores import core_count
 from environment.provenance import package_version, processor
 
+ROOT = Path(__file__).resolve().parent.parent
 SEEDS = 10
 
 
@@ -67,8 +65,10 @@ def measure(folder: Path, run: Path, count: int) -> dict[str, float]:
     rows = [f"r{number}" for number in range(count // SEEDS)] if count > SEEDS else ["r0", "r1"]
     seeds = range(count // len(rows))
     names = [f"ROW_{row}=--region gdl" for row in rows]
-    choices = (f"DATA={data}", f"RESULTS={results}", f"SEEDS={' '.join(map(str, seeds))}", "BASELINE=r0",
-               f"TABLE_big={' '.join(rows)}", f"RAW={folder / 'raw'}", f"VENV={os.path.relpath(sys.prefix, ROOT)}", *names)
+    choices = (
+        f"DATA={data}", f"RESULTS={results}", f"SEEDS={' '.join(map(str, seeds))}", "BASELINE=r0", f"RAW={folder / 'raw'}",
+        f"TABLE_big={' '.join(rows)}", f"VENV={os.path.relpath(sys.prefix, ROOT)}", *names,
+    )
     subprocess.run(["make", *choices, *(f"{results}/wmh/{row}/.options" for row in rows), f"{data}/.wmh.options"],
                    cwd=ROOT, check=True, capture_output=True)
     os.utime(data / "wmh" / "meta.json")

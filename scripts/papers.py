@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from environment.command import Parser, run_command
 
 # Slices to train on, about, where they are not sliced yet: of the papers' data, and of the phantoms.

@@ -387,3 +387,22 @@ def test_folders_that_make_would_take_apart(project, variable, path):
     refused = make(project, "isles-data", "RAW=raw/isles", f"{variable}={path}")
     assert refused.returncode == 2 and f"{variable}: expected a path without" in refused.stderr
     assert not any((project / word).exists() for word in (path, path.split()[0], "e$f"))
+
+
+def test_papers_without_data_say_what_to_get(project, tmp_path):
+    done = make(project, "papers", f"DATA={tmp_path}", "DEVICE=cpu")
+    assert done.returncode == 2
+    lines = done.stdout.splitlines()[:6]
+    assert [line.split(": missing: ")[0] for line in lines] == ["isles", "wmh", "acdc", "brats", "kits", "busi"]
+
+
+def test_papers_are_every_table_and_figure_of_the_data_that_are_there(project, tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "wmh").symlink_to(project / "raw" / "wmh")
+    text = make(project, "-n", "papers", f"DATA={tmp_path}", "DEVICE=cpu").stdout
+    goals = next(line for line in text.splitlines() if "wmh-table1" in line and "make" in line)
+    assert "wmh-table1 wmh-table3 wmh-figures wmh-report" in goals and "isles-" not in goals and "busi-" not in goals
+    every = make(project, "-n", "papers-demo").stdout
+    for goal in ("isles-demo-table1", "isles-demo-table3", "isles-demo-midl", "wmh-demo-table1", "acdc-demo-table2",
+                 "brats-demo-table3", "kits-demo-table4", "busi-demo-table1", "busi-demo-figures"):
+        assert f" {goal} " in every
