@@ -66,8 +66,8 @@ def measure(folder: Path, run: Path, count: int) -> dict[str, float]:
     seeds = range(count // len(rows))
     names = [f"ROW_{row}=--region gdl" for row in rows]
     choices = (
-        f"DATA={data}", f"RESULTS={results}", f"SEEDS={' '.join(map(str, seeds))}", "BASELINE=r0", f"RAW={folder / 'raw'}",
-        f"TABLE_big={' '.join(rows)}", f"VENV={os.path.relpath(sys.prefix, ROOT)}", *names,
+        f"DATA={data}", f"RESULTS={results}", f"RAW={folder / 'raw'}", f"SEEDS={' '.join(map(str, seeds))}",
+        "BASELINE=r0", f"TABLE_big={' '.join(rows)}", f"VENV={os.path.relpath(sys.prefix, ROOT)}", *names,
     )
     subprocess.run(["make", *choices, *(f"{results}/wmh/{row}/.options" for row in rows), f"{data}/.wmh.options"],
                    cwd=ROOT, check=True, capture_output=True)

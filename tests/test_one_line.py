@@ -46,8 +46,10 @@ def one_line(text: str, *words: str) -> bool:
 # 14: stops ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("command", ["train.py", "eval.py", "preprocess.py"])
+@pytest.mark.parametrize(("command", "stop"), [
+    ("train.py", signal.SIGINT), ("train.py", signal.SIGTERM), ("eval.py", signal.SIGINT),
+    ("preprocess.py", signal.SIGTERM),
+])
 @pytest.mark.parametrize("module", ["argparse", "numpy", "torch"])
 def test_a_stop_while_modules_are_imported(sliced, results, tmp_path, command, stop, module):
     """The process stops itself at the moment when it begins to import a module."""
@@ -378,7 +380,7 @@ def test_curves_smoothed_beyond_all_use(results, monkeypatch, capsys, smooth):
 # 20 to 23: the world around -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
 def test_closed_streams(sliced, tmp_path, closed):
     """No file of the run gets a line that was meant for the terminal, and the exit codes are the same."""
     command = f'exec {sys.executable} "$@" {closed}'
