@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
-    "boundary_loss", "environment", "evaluation", "raw_data", "reporting", "sliced_data", "slicing", "training",
+    "boundary_loss", "engines", "environment", "evaluation", "raw_data", "reporting", "sliced_data", "slicing",
+    "training",
 )
 TINY = ["SLICE_ARGS=--size 32 --val 1", "ARGS=--width 16 --epochs 2", "SEEDS=0 1"]
 
