@@ -187,8 +187,9 @@ def test_help_has_every_named_target(project):
 
 
 def test_every_row_of_every_table_has_flags_that_train_accepts(project):
-    import train
     import train_nnunet
+
+    import train
 
     text = (project / "experiments.mk").read_text()
     rows = dict(re.findall(r"^ROW_(\S+)\s*:= (.+)$", text, re.MULTILINE))
