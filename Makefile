@@ -10,6 +10,9 @@ include experiments.mk
 
 PYTHON ?= python3
 VENV ?= .venv
+# nnU-Net's own environment, and which of its configurations the rows nnunet-* train.
+NNUNET_VENV ?= .venv-nnunet
+CONFIGURATION ?= 2d
 SEEDS ?= 0 1 2
 BASELINE ?=
 DEVICE ?= auto
@@ -40,6 +43,8 @@ export GOMP_SPINCOUNT ?= 2000
 
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+NNUNET_PY := $(NNUNET_VENV)/bin/python
+NNUNET_READY := $(NNUNET_VENV)/.ready
 # What experiments.mk or the command line defines is a row or a table, not what the environment happens to have.
 defined = $(sort $(foreach v,$(filter $(1)_%,$(.VARIABLES)),$(if $(filter file command,$(origin $(v))),$(v:$(1)_%=%))))
 ROWS := $(call defined,ROW)
@@ -53,7 +58,8 @@ paper = $(if $(filter $(OWN),$(1)),own,$(patsubst %-demo,%,$(1)))
 tables = $(foreach t,$(call defined,TABLE),$(if $(findstring _,$(t)),$(patsubst $(call paper,$(1))_%,%,$(filter $(call paper,$(1))_%,$(t))),$(t)))
 # The rows of a table: $(call rows,isles,table1)
 rows = $(or $(TABLE_$(call paper,$(1))_$(2)),$(TABLE_$(2)))
-baseline = $(or $(BASELINE),$(BASELINE_$(call paper,$(1))),gdl)
+# What a table's rows, or all of a data set, are compared with: $(call baseline,acdc,nnunet-table2)
+baseline = $(or $(BASELINE),$(BASELINE_$(2)),$(BASELINE_$(call paper,$(1))),gdl)
 # For the figures, which draw the rows that are finished in the order of the tables.
 order = $(foreach table,$(call tables,$(1)),--table $(table) $(call rows,$(1),$(table)))
 DEMO_ROWS := gdl gdl-boundary
@@ -70,7 +76,7 @@ metrics = $(foreach seed,$(SEEDS),$(RESULTS)/$(1)/$(2)/seed$(seed)/metrics.csv)
 # Arguments of a table: $(call outputs,<data set>,<table>,<name of the output>)
 outputs = $(RESULTS)/$(1) --rows $(call rows,$(1),$(2)) --name $(3) --seeds $(SEEDS) $(FLAGS_$(2))
 # Whether a table's rows are tested: where the baseline is one of several, and cases have figures of their own.
-tested = $(if $(filter %-pooled,$(2)),,$(and $(filter-out $(call baseline,$(1)),$(call rows,$(1),$(2))),$(filter $(call baseline,$(1)),$(call rows,$(1),$(2)))))
+tested = $(if $(filter %-pooled,$(2)),,$(and $(filter-out $(call baseline,$(1),$(2)),$(call rows,$(1),$(2))),$(filter $(call baseline,$(1),$(2)),$(call rows,$(1),$(2)))))
 # The rows and tables of a data set among the goals: figures beside them wait for them under -j.
 wanted = $(filter $(addprefix $(1)-,$(ROWS) $(call tables,$(1))),$(MAKECMDGOALS))
 
@@ -79,7 +85,9 @@ help: ## every target, one line each
 	@grep -hE '^[a-z0-9<>-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  %-28s %s\n", $$1, $$2}'
 	@printf '  %-28s %s\n' \
 	  '<data set>-<row>' 'one row, all SEEDS, then its line of the table' \
+	  '<data set>-nnunet-<row>' 'the row with nnU-Net v2 as the engine; ARGS are then flags of scripts/train_nnunet.py' \
 	  '<data set>-data' 'slices and distance maps of a data set' \
+	  '<data set>-nnunet-data' 'its raw cases and split in the form of nnU-Net, planned and preprocessed' \
 	  '<data set>-<table>' 'all rows of a table, then the table and tests of its rows against BASELINE' \
 	  '<data set>-curves' 'learning curves of the runs that exist' \
 	  '<data set>-pictures' 'contours and errors on validation slices, of the runs that exist' \
@@ -89,6 +97,7 @@ help: ## every target, one line each
 	  '$(foreach d,$(filter-out %-demo,$(DATASETS)),$(addprefix $(d)-,$(call tables,$(d))))' | fold -s -w 110
 	@printf '\n'; printf '%s\n' 'variables: SEEDS="0 1 2"  RAW=<folder of the raw data>  ARGS="<flags of train.py>"  SLICE_ARGS="<flags of preprocess.py>"' \
 	  '           EVAL_ARGS="<flags of eval.py run>"  BASELINE=<row>  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>' \
+	  '           NNUNET_VENV=<environment of nnU-Net>  CONFIGURATION=2d|3d_fullres of nnU-Net' \
 	  '           DATA=<folder of the slices>  RESULTS=<folder of the runs>: other folders keep variants side by side'
 
 .PHONY: setup
@@ -104,6 +113,19 @@ $(READY): requirements.txt requirements-test.txt pyproject.toml
 .PHONY: test
 test: | $(READY) ## the whole test suite, on all cores
 	$(PY) -m pytest -q -n auto tests
+
+.PHONY: setup-nnunet
+setup-nnunet: $(NNUNET_READY) ## .venv-nnunet: the same and nnU-Net v2, for the rows nnunet-*
+
+$(NNUNET_READY): requirements.txt requirements-test.txt requirements-nnunet.txt pyproject.toml
+	$(PYTHON) -m venv $(NNUNET_VENV)
+	$(NNUNET_PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-test.txt -r requirements-nnunet.txt
+	$(NNUNET_PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+.PHONY: test-nnunet
+test-nnunet: | $(NNUNET_READY) ## the tests of nnU-Net as the engine, in an environment that has it
+	$(NNUNET_PY) -m pytest -q tests/test_nnunet_engine.py
 
 .PHONY: lint
 lint: | $(READY) ## style and types
@@ -155,7 +177,7 @@ papers-demo: ## the same on the generated phantoms, one seed each: 25 minutes on
 
 .PHONY: clean
 clean: ## remove the generated data sets, their results and caches; never real data, runs or the environment
-	rm -rf $(foreach d,$(filter %-demo,$(DATASETS)),data/raw/$(d) data/raw/.$(d).partial* data/$(d) data/.$(d).partial data/.$(d).options results/$(d))
+	rm -rf $(foreach d,$(filter %-demo,$(DATASETS)),data/raw/$(d) data/raw/.$(d).partial* data/$(d) data/.$(d).partial data/.$(d).options data/$(d)-nnunet results/$(d))
 	rm -rf .pytest_cache .mypy_cache .ruff_cache __pycache__ */__pycache__ */*/__pycache__
 
 # Phantoms: raw data in the real layouts. The folder gets its name when it is whole.
@@ -180,8 +202,11 @@ define dataset
 # Made whole or not at all, like metrics.csv below: make, when it is stopped, must not delete them. Only a target's own
 # words count here, no other pattern.
 .PRECIOUS: $(DATA)/$(1)/meta.json
-.PHONY: $(1)-data $(1)-curves $(1)-pictures $(1)-figures $(1)-report
+.PHONY: $(1)-data $(1)-nnunet-data $(1)-curves $(1)-pictures $(1)-figures $(1)-report
 $(1)-data: $(DATA)/$(1)/meta.json
+
+$(1)-nnunet-data: $(DATA)/$(1)/meta.json | $(NNUNET_READY)
+	@$$(NNUNET_PY) scripts/train_nnunet.py --data $(DATA)/$(1) --configuration $$(CONFIGURATION) --prepare
 
 $(DATA)/.$(1).options: export ASKED = $$(SLICE_$(1)) $$(SLICE_ARGS) --source $$(call raw,$(1))
 $(DATA)/.$(1).options: FORCE
@@ -201,6 +226,18 @@ $(1)-%:
 	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(call tables,$(1)), found $$*" >&2; exit 2
 endef
 
+# Train and measure a run: $(call trained,D,R), with $* its seed. Of rows named nnunet-* nnU-Net is the engine.
+define trained_own
+	$(PY) train.py --data $(DATA)/$(1) --out $(@D) $(ROW_$(2)) $(TRAIN_$(1)) --seed $* --device $(DEVICE) $(if $(wildcard $@),--check,--resume) $(ARGS)
+	$(PY) eval.py run $(@D) --device $(DEVICE) $(EVAL_ARGS) $(if $(wildcard $@),--check)
+endef
+define trained_nnunet
+	$(NNUNET_PY) scripts/train_nnunet.py --data $(DATA)/$(1) --out $(@D) $(ROW_$(2)) $(NNUNET_$(1)) --configuration $(CONFIGURATION) --seed $* --device $(DEVICE) $(if $(wildcard $@),--check) $(ARGS)
+endef
+trained = $(if $(filter nnunet-%,$(2)),$(trained_nnunet),$(trained_own))
+# The flags of a row, by its engine.
+flags = $(ROW_$(2)) $(if $(filter nnunet-%,$(2)),$(NNUNET_$(1)) --configuration $(CONFIGURATION) $(ARGS),$(TRAIN_$(1)) $(ARGS); $(EVAL_ARGS))
+
 # $(call row,D,R): the runs of row R on data set D. A killed run resumes where it stopped; metrics.csv comes last.
 define row
 .PRECIOUS: $(RESULTS)/$(1)/$(2)/seed%/metrics.csv
@@ -211,13 +248,12 @@ $(1)-$(2): $(RESULTS)/$(1)/$(2).md
 $(RESULTS)/$(1)/$(2).md: $$(call metrics,$(1),$(2)) $(RESULTS)/.choices
 	@$$(PY) eval.py table $(RESULTS)/$(1) --rows $(2) --name $(2) --seeds $$(SEEDS) $$(FLAGS_$(2)) > /dev/null
 
-$(RESULTS)/$(1)/$(2)/.options: export ASKED = $$(ROW_$(2)) $$(TRAIN_$(1)) $$(ARGS); $$(EVAL_ARGS)
+$(RESULTS)/$(1)/$(2)/.options: export ASKED = $$(call flags,$(1),$(2))
 $(RESULTS)/$(1)/$(2)/.options: FORCE
 	@$$(KEEP)
 
-$(RESULTS)/$(1)/$(2)/seed%/metrics.csv: $(RESULTS)/$(1)/$(2)/.options $(DATA)/$(1)/meta.json | $(READY)
-	$$(PY) train.py --data $(DATA)/$(1) --out $$(@D) $$(ROW_$(2)) $$(TRAIN_$(1)) --seed $$* --device $$(DEVICE) $$(if $$(wildcard $$@),--check,--resume) $$(ARGS)
-	$$(PY) eval.py run $$(@D) --device $$(DEVICE) $$(EVAL_ARGS) $$(if $$(wildcard $$@),--check)
+$(RESULTS)/$(1)/$(2)/seed%/metrics.csv: $(RESULTS)/$(1)/$(2)/.options $(DATA)/$(1)/meta.json | $(READY) $(if $(filter nnunet-%,$(2)),$(1)-nnunet-data)
+	$$(call trained,$(1),$(2))
 	@touch $$@
 endef
 
@@ -230,7 +266,7 @@ $(1)-$(2): $(RESULTS)/$(1)/$(2).md
 $(RESULTS)/$(1)/$(2).md: $$(foreach row,$$(call rows,$(1),$(2)),$$(call metrics,$(1),$$(row))) $(RESULTS)/.choices
 	@if [ -n "$$(filter-out $$(call rows,$(1),$(2)),$$(BASELINE))" ]; then \
 	  echo "make: error: BASELINE: expected a row of $(1)-$(2), one of $$(call rows,$(1),$(2)), found $$(BASELINE)" >&2; exit 2; fi
-	@$$(if $$(call tested,$(1),$(2)),$$(PY) eval.py compare $$(call outputs,$(1),$(2),$(2)-tests) --baseline $$(call baseline,$(1)) > /dev/null)
+	@$$(if $$(call tested,$(1),$(2)),$$(PY) eval.py compare $$(call outputs,$(1),$(2),$(2)-tests) --baseline $$(call baseline,$(1),$(2)) > /dev/null)
 	@$$(PY) eval.py table $$(call outputs,$(1),$(2),$(2)) > /dev/null
 endef
 

@@ -54,6 +54,22 @@ ROW_ce-boundary-combination     := --region ce --contour boundary --alpha equal
 ROW_ce-boundary-scheduling      := --region ce --contour boundary --alpha busi-linear
 ROW_ce-boundary-rebalance       := --region ce --contour boundary --alpha busi-rebalance
 
+# The same losses with nnU-Net v2 as the engine: flags of scripts/train_nnunet.py ----------------------------------------
+
+ROW_nnunet-rrw                  := --trainer nnUNetTrainerRRW
+ROW_nnunet-rrw-authors          := --trainer nnUNetTrainerRRW_authors
+ROW_nnunet-rrw-volume           := --trainer nnUNetTrainerRRWVolume
+ROW_nnunet-rrw-ce               := --trainer nnUNetTrainerRRWCrossEntropy
+ROW_nnunet-dice                 := --trainer nnUNetTrainerDice
+ROW_nnunet-dice-authors         := --trainer nnUNetTrainerDice_authors
+ROW_nnunet-focal                := --trainer nnUNetTrainerFocal
+ROW_nnunet-focal-authors        := --trainer nnUNetTrainerFocal_authors
+ROW_nnunet-dice-boundary        := --trainer nnUNetTrainerDiceBoundary
+ROW_nnunet-dice-boundary-authors := --trainer nnUNetTrainerDiceBoundary_authors
+ROW_nnunet-gdl-boundary         := --trainer nnUNetTrainerBoundary
+# nnU-Net as it is.
+ROW_nnunet-dice-ce              := --trainer nnUNetTrainer
+
 # Tables: their rows in the order of the papers ------------------------------------------------------------------------
 
 TABLE_isles_table1 := boundary hausdorff gdl gdl-boundary gdl-boundary-3d gdl-hausdorff unet-ce unet-ce-boundary focal focal-boundary
@@ -66,6 +82,10 @@ TABLE_wmh_midl     := $(TABLE_isles_midl)
 TABLE_acdc_table2  := rrw rrw-ce dice focal dice-boundary
 TABLE_brats_table3 := $(TABLE_acdc_table2)
 TABLE_kits_table4  := $(TABLE_acdc_table2)
+# The trainers have the paper's 300 epochs of ACDC; its other data sets had 100 (NNUNET_brats, NNUNET_kits).
+TABLE_acdc_nnunet-table2  := $(addprefix nnunet-,$(TABLE_acdc_table2))
+TABLE_brats_nnunet-table3 := $(TABLE_acdc_nnunet-table2)
+TABLE_kits_nnunet-table4  := $(TABLE_acdc_nnunet-table2)
 TABLE_busi_table1  := ce ce-boundary-combination ce-boundary-scheduling ce-boundary-rebalance
 # The study's own DSC, pooled over batches of 16 images.
 TABLE_busi_table1-pooled := $(TABLE_busi_table1)
@@ -82,6 +102,9 @@ BASELINE_acdc  := rrw
 BASELINE_brats := rrw
 BASELINE_kits  := rrw
 BASELINE_busi  := ce
+BASELINE_nnunet-table2 := nnunet-rrw
+BASELINE_nnunet-table3 := nnunet-rrw
+BASELINE_nnunet-table4 := nnunet-rrw
 
 # Data sets; those named *-demo are generated, small, and train in minutes on two cores. ---------------------------------
 
@@ -95,6 +118,10 @@ TRAIN_acdc  := --epochs 300 --lr 0.0001 --weight-decay 0.00003 --gradient-clip 1
 TRAIN_brats := --epochs 100 --lr 0.0001 --weight-decay 0.00003 --gradient-clip 12 --lr-rule poly
 TRAIN_kits  := --epochs 100 --lr 0.0001 --weight-decay 0.00003 --gradient-clip 12 --lr-rule poly
 TRAIN_busi  := --network resnet34-unet --epochs 20 --batch-size 16 --lr-rule constant
+
+NNUNET_brats := --epochs 100
+NNUNET_kits  := --epochs 100
+$(foreach d,$(filter %-demo,$(DATASETS)),$(eval NNUNET_$(d) := --epochs 2 --iterations 5 --batch-size 2 --width 8))
 
 SLICE_isles-demo := --size 96 --val 4
 SLICE_wmh-demo   := --size 96 --val 3

@@ -59,6 +59,16 @@ def is_import(frame: FrameType | None) -> bool:
     return frame is not None
 
 
+def leave_children_alone() -> None:
+    """Let a process that a library forks end at a SIGTERM, as its pool of workers expects; Ctrl-C is the parent's."""
+
+    def reset() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    os.register_at_fork(after_in_child=reset)
+
+
 def ignore() -> None:
     """When a command has done its work, or has failed, a stop comes too late."""
     handle(signal.SIG_IGN)

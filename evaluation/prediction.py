@@ -21,7 +21,7 @@ from slicing.normalisation import CLIP, normalise
 from training.checkpoints import load_checkpoint
 from training.checks import check_settings
 from training.run_state import check_count, check_like
-from training.settings import Settings, settings_of_config
+from training.settings import PAPER, Settings, settings_of_config
 from utils import InputError, read_json, read_rows
 
 
@@ -69,6 +69,9 @@ def describe_run(path: Path) -> tuple[Settings, nn.Module, dict]:
     """
     config = read_json(path)
     settings = settings_of_config(config, path)
+    if settings.engine != PAPER.engine:
+        found = f"one of {settings.engine}, which is measured as it is trained; nnUNetv2_predict segments new scans"
+        raise InputError(f"{path}: expected a run of the project's own training, found {found}")
     try:
         check_settings(settings)
     except InputError as error:

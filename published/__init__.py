@@ -10,6 +10,9 @@ FOLDER = Path(__file__).resolve().parent
 # How a setting in which a run is not the paper's is printed; the others by their names.
 WORDS = {"epochs": "{} epochs", "batch_size": "batch {}", "size": "size {0} x {0}"}
 
+# Rows that another engine trains are named like those of the project behind it.
+ENGINE_PREFIX = "nnunet-"
+
 
 @dataclass(frozen=True)
 class PublishedResult:
@@ -26,7 +29,8 @@ class PublishedResult:
         """In what a run is not the paper's, in print; a setting that one of them does not tell is not compared."""
         found = []
         for name, theirs in self.settings.items():
-            ours = settings.get(name, theirs)
+            ours = settings.get(name)
+            ours = theirs if ours is None else ours
             if theirs is True and not settings.get(name):       # some value, whichever
                 found.append(f"no {name}")
             elif theirs is not True and ours != theirs:
@@ -38,6 +42,7 @@ class PublishedResult:
 
 def published_result(dataset: str, row: str, class_name: str, level: str = "volume") -> PublishedResult | None:
     """What the first paper that has this row prints for it, means over volumes or over slices (``level``)."""
+    row = row.removeprefix(ENGINE_PREFIX)
     for file, paper in read_json(FOLDER / "papers.json").items():
         if level not in paper["levels"] or dataset not in paper["data"]:
             continue

@@ -15,7 +15,8 @@ PRINTED_SETTINGS = (
 )
 # Printed where a run has another value than the default.
 FURTHER_SETTINGS = (
-    "optimiser", "betas", "weight_decay", "gradient_clip", "augment", "order", "precision", "encoder_weights",
+    "engine", "iterations", "optimiser", "betas", "weight_decay", "gradient_clip", "augment", "order", "precision",
+    "encoder_weights",
 )
 EPOCHS = {"best": "that of the best validation DSC", "last": "the last"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from evaluation.metric_catalogue import COLUMNS, LENGTH, MEASURED_WITH
-from published import published_rows
+from published import ENGINE_PREFIX, published_rows
 from reporting.levels import LEVELS, SLICE, VOLUME
 from sliced_data.facts import check_facts
 from training.settings import settings_of_config
@@ -192,7 +192,7 @@ def runs_of_rows(results: Path, rows: Sequence[str], seeds: Sequence[int] | None
     known = sorted({path.parents[1].name for path in results.glob("*/seed*/metrics.csv")})
     found = {row: find_runs(results, row, seeds) for row in rows}
     for row in rows:
-        if not found[row] and not (results / row).is_dir() and row not in published_rows():
+        if not found[row] and not (results / row).is_dir() and row.removeprefix(ENGINE_PREFIX) not in published_rows():
             raise InputError(f"{results}: expected rows with an evaluated run ({', '.join(known)}), found {row}")
     every = [run for runs in found.values() for run in runs]
     if not every:

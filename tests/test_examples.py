@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # What each has learnt at the end, at least: DSC on images that it has not seen.
-EXAMPLES = {"plain_loop": 0.8, "patches_3d": 0.7, "overlapping_classes": 0.7}
+EXAMPLES = {"plain_loop": 0.8, "patches_3d": 0.7, "overlapping_classes": 0.7,
+            "monai_pipeline": 0.8}
 
 
 def load(name):

@@ -14,7 +14,7 @@ LEVELS = (
     ("slicing", "dataloader", "losses"),
     ("training",),
     ("evaluation",),
-    ("reporting",),
+    ("engines", "reporting"),
     ("preprocess", "train", "eval"),
     ("scripts",),
 )

@@ -72,7 +72,9 @@ def test_the_wheel_requires_four_packages(wheel):
     metadata = Parser().parsestr(archive.read(path).decode())
     core = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
     assert {re.match(r"[\w-]+", line)[0] for line in core} == {"torch", "numpy", "scipy", "edt"}
-    assert {"pipeline", "test"} <= set(metadata.get_all("Provides-Extra"))
+    assert {"pipeline", "test", "monai", "nnunet"} <= set(metadata.get_all("Provides-Extra"))
+    (entry,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+    assert b"boundary-loss-nnunet = boundary_loss.integrations.nnunet_command:main" in archive.read(entry)
 
 
 def test_the_example_of_the_readme_runs_where_the_checkout_is_not(installed, tmp_path):
@@ -90,13 +92,18 @@ def test_the_example_of_the_readme_runs_where_the_checkout_is_not(installed, tmp
     assert not unwanted & set(found["imported"])
 
 
+# What other modules import beside, on demand.
+INTEGRATIONS = {"monai.py": {"monai"}, "nnunet.py": {"nnunetv2"}}
+
+
 def test_the_library_imports_its_four_dependencies_alone():
     for path in (ROOT / "boundary_loss").rglob("*.py"):
         nodes = list(ast.walk(ast.parse(path.read_text())))
         names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
         outside = {name.split(".")[0] for name in names} - sys.stdlib_module_names
-        assert outside <= {"boundary_loss", "torch", "numpy", "scipy", "edt"}, path
+        further = INTEGRATIONS.get(path.name, set()) if path.parent.name == "integrations" else set()
+        assert outside <= {"boundary_loss", "torch", "numpy", "scipy", "edt"} | further, path
 
 
 @pytest.mark.parametrize("name", MODULES)

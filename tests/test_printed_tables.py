@@ -178,7 +178,7 @@ def test_seeds_of_a_row_agree_in_every_setting(tmp_path, setting):
     other = {
         bool: not value, int: 7, float: 0.25, str: "other", tuple: [0.5, 0.5], type(None): "other",
     }[type(value)]
-    if setting in ("alpha_epochs", "gradient_clip"):
+    if setting in ("alpha_epochs", "gradient_clip", "iterations"):
         other = 7
     change_settings(tmp_path / "gdl" / "seed1", **{setting: other})
     with pytest.raises(InputError, match=f"seed1: expected the settings of seed0, found {setting} "):

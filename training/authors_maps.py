@@ -9,43 +9,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from boundary_loss.transform import edt_with_phantom
+from boundary_loss.authors_region_wise import boundary_map, rectified_map
 from raw_data.volumes import IGNORED
 
 # The setting --distance-map by which maps are made of batches.
 MADE_OF_BATCHES = "authors-region-wise"
-PIXELS = (1.0, 1.0)
-
-
-def pixel_distances(mask: Tensor) -> Tensor:
-    """Distances inside masks (B, K, H, W) in pixels, float32: to the last digit, since they are roots of integers."""
-    return edt_with_phantom(mask, PIXELS).double().square().round().sqrt().float()
-
-
-def rectified_map(inside: Tensor) -> Tensor:
-    """-D / max D inside each class, 1 outside, of class masks (B, K, H, W).
-
-    A class that fills the slice has SciPy's distances to a pixel outside it; one that is absent has the map 1.
-    """
-    depth = pixel_distances(inside)                                                 # (B, K, H, W)
-    deepest = depth.amax(dim=(2, 3), keepdim=True)                                  # (B, K, 1, 1)
-    return torch.where(depth == 0, 1.0, -depth / (deepest + 1e-15))
-
-
-def boundary_map(inside: Tensor) -> Tensor:
-    """-D inside each class, D outside, of class masks (B, K, H, W).
-
-    An absent class has the distances to the class that is present before it in the batch: the classes of an image come
-    one after the other, then those of the next image. 0 where there is none before it.
-    """
-    to_class, depth = pixel_distances(~inside), pixel_distances(inside)             # (B, K, H, W)
-    present = inside.flatten(2).any(dim=2).flatten()                                # (B K,)
-    place = torch.arange(len(present), device=present.device)
-    before = torch.where(present, place, -1).cummax(dim=0).values                   # (B K,)
-    there = (before >= 0).view(-1, 1, 1)
-    last = torch.where(there, to_class.flatten(0, 1)[before.clamp_min(0)], 0.0)     # (B K, H, W)
-    return last.view_as(to_class) - depth
-
 
 MAPS: dict[str, Callable[[Tensor], Tensor]] = {
     "phi2d": boundary_map, "boundary": boundary_map, "rrw": rectified_map,

@@ -38,10 +38,12 @@ class Settings:
     alpha_step: float = 0.01
     alpha_epochs: int | None = None         # of schedules that are spread over epochs; None: all epochs of the run
     contour_alone_weight: float = 1.0       # of a contour loss without a regional one
+    engine: str = "own"                     # whose training loop: the project's, or nnU-Net's
     network: str = "unet"
     width: int | None = 64                  # channels of the unet at full resolution; None: the network has none
     encoder_weights: str | None = None      # digest of the file that the encoder began with
     epochs: int = 100
+    iterations: int | None = None           # steps of an epoch; None: as many as there are batches
     batch_size: int = 8
     optimiser: str = "adam"
     lr: float = 0.001

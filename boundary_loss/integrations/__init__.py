@@ -1,0 +1,1 @@
+"""The losses inside other frameworks, each imported on demand: `monai` and `nnunet`."""
