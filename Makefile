@@ -164,12 +164,13 @@ $(DEMO)/demo-pictures.pdf: $(DEMO_METRICS)
 
 # All tables and figures of the data sets whose raw data (or slices) are there; the phantoms of a demo always are.
 here = $(strip $(foreach d,$(PAPERS),$(if $(filter %-demo,$(d))$(wildcard $(DATA)/raw/$(d) $(DATA)/$(d)/meta.json),$(d))))
-all_rows = $(sort $(foreach t,$(call tables,$(1)),$(call rows,$(1),$(t))))
+own_tables = $(filter-out nnunet-%,$(call tables,$(1)))
+all_rows = $(sort $(foreach t,$(call own_tables,$(1)),$(call rows,$(1),$(t))))
 planned = $(foreach d,$(PAPERS),$(foreach r,$(call all_rows,$(d)),--row $(d) $(r) $(call quoted,$(ROW_$(r)) $(TRAIN_$(d)) $(ARGS))))
 .PHONY: papers
 papers: | $(READY) ## every table and figure of every paper, of the data that lie in data/raw/; says first how long it takes
 	@$(PY) scripts/papers.py --data $(DATA) --results $(RESULTS) --device $(DEVICE) --seeds $(SEEDS) $(planned)
-	@$(if $(here),$(MAKE) --no-print-directory $(foreach d,$(here),$(addprefix $(d)-,$(call tables,$(d)) figures report)),exit 2)
+	@$(if $(here),$(MAKE) --no-print-directory $(foreach d,$(here),$(addprefix $(d)-,$(call own_tables,$(d)) figures report)),exit 2)
 
 .PHONY: papers-demo
 papers-demo: ## the same on the generated phantoms, one seed each: 25 minutes on two cores

@@ -408,6 +408,7 @@ def test_papers_are_every_table_and_figure_of_the_data_that_are_there(project, t
     text = make(project, "-n", "papers", f"DATA={tmp_path}", "DEVICE=cpu").stdout
     goals = next(line for line in text.splitlines() if "wmh-table1" in line and "make" in line)
     assert "wmh-table1 wmh-table3 wmh-figures wmh-report" in goals and "isles-" not in goals and "busi-" not in goals
+    assert "nnunet" not in goals    # an engine of its own, which has its own targets
     every = make(project, "-n", "papers-demo").stdout
     for goal in ("isles-demo-table1", "isles-demo-table3", "isles-demo-midl", "wmh-demo-table1", "acdc-demo-table2",
                  "brats-demo-table3", "kits-demo-table4", "busi-demo-table1", "busi-demo-figures"):
