@@ -15,6 +15,7 @@ from sliced_data.meta import Meta, read_meta
 from training.interrupts import memory_advice
 from training.run_folder import begin_session, check_finished, check_run_folder, holds_run, read_settings
 from training.settings import Execution, Settings
+from training.snapshots import check_kept, check_snapshots
 from training.trainer import Trainer
 from utils import InputError, leftovers, open_file
 
@@ -31,8 +32,10 @@ def run_session(settings: Settings, execution: Execution) -> None:
     meta = read_meta(execution.data)
     settings = complete(settings, execution, meta)
     settings = resolve_precision(settings, execution, device)
+    check_snapshots(execution.snapshot_epochs, settings.epochs)
     if execution.check:
         check_finished(execution.out, settings)
+        check_kept(execution.snapshot_epochs, execution.out, settings.epochs)
         return
     check_run_folder(execution.out, settings, resume=execution.resume)
     train(settings, execution, device)
@@ -97,13 +100,16 @@ def train(settings: Settings, execution: Execution, device: torch.device) -> Non
                 leftover.unlink()
             if check_run_folder(out, settings, resume=execution.resume):
                 trainer.restore(out / "last.pt")
+                # The snapshot of the state itself can still be made.
+                passed = len(trainer.log) - (trainer.totals.n_steps == 0)
+                check_kept(execution.snapshot_epochs, out, passed)
                 epochs = read_settings(out).epochs
                 if epochs < settings.epochs:
                     print(f"{out}: going on from a run of {epochs} epochs to {settings.epochs}")
             if len(trainer.log) < settings.epochs:
                 begin_session(out, settings, execution.data, device)
             with torch.autograd.set_detect_anomaly(execution.detect_anomaly):
-                trainer.fit(out)
+                trainer.fit(out, execution.snapshot_epochs)
     best = max(trainer.log, key=trainer.score)
     figures = f"DSC {best['val_dsc_3d']:.3f}, HD95 {best['val_hd95_3d_mm']:.2f} {meta.unit} (validation, 3D)"
     print(f"{out}: best epoch {best['epoch']} of {settings.epochs}: {figures}")
