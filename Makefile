@@ -16,6 +16,7 @@ DEVICE ?= auto
 ARGS ?=
 SLICE_ARGS ?=
 EVAL_ARGS ?=
+SNAPSHOTS ?=
 DATA ?= data
 RESULTS ?= results
 RAW ?=
@@ -71,6 +72,9 @@ metrics = $(foreach seed,$(SEEDS),$(RESULTS)/$(1)/$(2)/seed$(seed)/metrics.csv)
 outputs = $(RESULTS)/$(1) --rows $(call rows,$(1),$(2)) --name $(3) --seeds $(SEEDS) $(FLAGS_$(2))
 # Whether a table's rows are tested: where the baseline is one of several, and cases have figures of their own.
 tested = $(if $(filter %-pooled,$(2)),,$(and $(filter-out $(call baseline,$(1)),$(call rows,$(1),$(2))),$(filter $(call baseline,$(1)),$(call rows,$(1),$(2)))))
+# After how many epochs the weights are kept: where signs of gradients are asked for, or SNAPSHOTS says.
+snapshots = $(or $(SNAPSHOTS),$(if $(filter $(1)-gradients,$(MAKECMDGOALS)),$(or $(SNAPSHOTS_$(1)),1 2 4 8 16)))
+snapshot_flags = $(if $(call snapshots,$(1)),--snapshot-epochs $(call snapshots,$(1)))
 # The rows and tables of a data set among the goals: figures beside them wait for them under -j.
 wanted = $(filter $(addprefix $(1)-,$(ROWS) $(call tables,$(1))),$(MAKECMDGOALS))
 
@@ -84,11 +88,14 @@ help: ## every target, one line each
 	  '<data set>-curves' 'learning curves of the runs that exist' \
 	  '<data set>-pictures' 'contours and errors on validation slices, of the runs that exist' \
 	  '<data set>-figures' 'curves, pictures, box plots, maps, lesion shares' \
+	  '<data set>-gradients' 'signs of gradients over the softmax simplex, and over the epochs of two seeds of $(SIGNS)' \
+	  '<data set>-convergence' 'validation Dice of the strategies of section 4.4 over SEEDS: distribution, tests, curves' \
 	  '<data set>-report' 'a page of all runs that exist: tables, curves, slices to leaf through'
 	@printf '\ndata sets: %s\nrows:      %s\ntables:    %s\n' '$(DATASETS)' '$(ROWS)' \
 	  '$(foreach d,$(filter-out %-demo,$(DATASETS)),$(addprefix $(d)-,$(call tables,$(d))))' | fold -s -w 110
 	@printf '\n'; printf '%s\n' 'variables: SEEDS="0 1 2"  RAW=<folder of the raw data>  ARGS="<flags of train.py>"  SLICE_ARGS="<flags of preprocess.py>"' \
-	  '           EVAL_ARGS="<flags of eval.py run>"  BASELINE=<row>  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>' \
+	  '           EVAL_ARGS="<flags of eval.py run>"  SNAPSHOTS="<epochs after which weights are kept>"' \
+	  '           BASELINE=<row>  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>' \
 	  '           DATA=<folder of the slices>  RESULTS=<folder of the runs>: other folders keep variants side by side'
 
 .PHONY: setup
@@ -184,6 +191,18 @@ $(1)-curves $(1)-pictures $(1)-report: $(1)-%: | $(READY) $(call wanted,$(1))
 $(1)-figures: | $(READY) $(call wanted,$(1))
 	@$$(PY) eval.py figures $(RESULTS)/$(1) $$(call order,$(1)) --baseline $$(call baseline,$(1))
 
+# Section 3.4: of runs that keep their weights.
+.PHONY: $(1)-gradients $(1)-convergence $(1)-convergence-runs
+$(1)-gradients: $$(foreach row,$(SIGNS),$$(foreach seed,$$(wordlist 1,2,$(SEEDS)),$(RESULTS)/$(1)/$$(row)/seed$$(seed)/metrics.csv))
+	@$$(PY) eval.py gradients $(RESULTS)/$(1) --rows $(SIGNS) --seeds $$(wordlist 1,2,$(SEEDS)) --device $$(DEVICE)
+
+# Sections 4.3 and 4.4: of runs with epochs of their own where the paper's had such.
+$(1)-convergence: $(if $(CONVERGENCE_$(1)),,$(1)-convergence-runs)
+	$(if $(CONVERGENCE_$(1)),@$$(MAKE) --no-print-directory RESULTS=$(RESULTS)/convergence ARGS=$$(call quoted,$(CONVERGENCE_$(1)) $$(ARGS)) $(1)-convergence-runs)
+
+$(1)-convergence-runs: $$(foreach row,$(STRATEGIES),$$(call metrics,$(1),$$(row)))
+	@$$(PY) eval.py convergence $(RESULTS)/$(1) --rows $(STRATEGIES) --seeds $(SEEDS)
+
 $(1)-%:
 	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(call tables,$(1)), found $$*" >&2; exit 2
 endef
@@ -198,12 +217,12 @@ $(1)-$(2): $(RESULTS)/$(1)/$(2).md
 $(RESULTS)/$(1)/$(2).md: $$(call metrics,$(1),$(2)) $(RESULTS)/.choices
 	@$$(PY) eval.py table $(RESULTS)/$(1) --rows $(2) --name $(2) --seeds $$(SEEDS) $$(FLAGS_$(2)) > /dev/null
 
-$(RESULTS)/$(1)/$(2)/.options: export ASKED = $$(ROW_$(2)) $$(TRAIN_$(1)) $$(ARGS); $$(EVAL_ARGS)
+$(RESULTS)/$(1)/$(2)/.options: export ASKED = $$(ROW_$(2)) $$(TRAIN_$(1)) $$(call snapshot_flags,$(1)) $$(ARGS); $$(EVAL_ARGS)
 $(RESULTS)/$(1)/$(2)/.options: FORCE
 	@$$(KEEP)
 
 $(RESULTS)/$(1)/$(2)/seed%/metrics.csv: $(RESULTS)/$(1)/$(2)/.options $(DATA)/$(1)/meta.json | $(READY)
-	$$(PY) train.py --data $(DATA)/$(1) --out $$(@D) $$(ROW_$(2)) $$(TRAIN_$(1)) --seed $$* --device $$(DEVICE) $$(if $$(wildcard $$@),--check,--resume) $$(ARGS)
+	$$(PY) train.py --data $(DATA)/$(1) --out $$(@D) $$(ROW_$(2)) $$(TRAIN_$(1)) --seed $$* --device $$(DEVICE) $$(if $$(wildcard $$@),--check,--resume) $$(call snapshot_flags,$(1)) $$(ARGS)
 	$$(PY) eval.py run $$(@D) --device $$(DEVICE) $$(EVAL_ARGS) $$(if $$(wildcard $$@),--check)
 	@touch $$@
 endef

@@ -35,7 +35,8 @@ def test_documents_name_what_is_there(document):
 @pytest.mark.parametrize("command", ["preprocess.py", "train.py", "eval.py"])
 def test_flags_in_the_documents_exist(command, capsys):
     """Each --flag that a document gives a command is in its help."""
-    words = ("run", "table", "compare", "curves", "boxes", "pictures", "maps", "shares", "report", "predict", "score")
+    words = ("run", "table", "compare", "curves", "boxes", "pictures", "maps", "shares", "report", "predict", "score",
+             "gradients", "convergence")
     calls = [[word, "--help"] for word in words] if command == "eval.py" else [["--help"]]
     for call in calls:
         with pytest.raises(SystemExit):
