@@ -14,7 +14,7 @@ from utils import InputError
 
 DICE = {"steady": (0.8, 0.82, 0.84, 0.86), "shaky": (0.5, 0.6, 0.59, 0.83), "gdl": (0.81, 0.85, 0.87, 0.88)}
 # Of each run, less its last epoch's Dice: the mean over seeds fluctuates by hand-computed amounts.
-COURSE = {"steady": (-0.3, -0.2, -0.1, 0.0), "shaky": (-0.2, -0.3, -0.1, 0.0), "gdl": (-0.3, -0.2, -0.1, 0.0)}
+COURSE = {"steady": (-0.3, -0.2, -0.1, 0.0), "shaky": (-0.2, -0.3, -0.1, 0.0), "gdl": (-0.3, -0.2, 0.05, 0.0)}
 
 
 @pytest.fixture
