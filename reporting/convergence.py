@@ -15,7 +15,7 @@ from scipy import stats
 
 from reporting.comparison import SIGNIFICANT, printed_p
 from reporting.figures import STYLE, drawable_runs, read_log, save
-from reporting.run_settings import settings_note
+from reporting.run_settings import shared_settings
 from reporting.runs import Run
 from reporting.statistics import holm
 from reporting.table_formats import PrintedTable, Text, format_number
@@ -110,7 +110,7 @@ def write_table(
         f"next; fluctuation: its distance from the middle between the epochs before and after; means over the epochs "
         f"{window[0]} to {window[1]}."
     )
-    return PrintedTable(header, body, [[rule], settings_note(runs)]).write(results, name, lines, COLUMNS)
+    return PrintedTable(header, body, [[rule], shared_settings(runs)]).write(results, name, lines, COLUMNS)
 
 
 def ks_tests(found: Mapping[str, Convergence], baseline: str) -> dict[str, dict]:

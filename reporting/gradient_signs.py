@@ -16,7 +16,7 @@ from evaluation.gradient_signs import Signs, largest_slice, run_signs
 from raw_data.volumes import IGNORED
 from reporting.figures import STYLE, data_of, drawable_runs, save
 from reporting.pictures import REFERENCE, crop, draw_classes, draw_image, hide_axes
-from reporting.run_settings import settings_note
+from reporting.run_settings import shared_settings
 from reporting.runs import Run, first_run
 from reporting.table_formats import PrintedTable, Text
 from sliced_data.meta import Meta
@@ -79,7 +79,7 @@ def write_table(results: Path, name: str, found: SignsOfRows, runs: Mapping[str,
         "what the true class needs; none: the map's values are all equal, as in a slice without foreground, or the "
         "gradient has vanished (below 1e-12 of them)."
     )
-    return PrintedTable(header, body, [[rule], settings_note(runs)]).write(results, name, lines, COLUMNS)
+    return PrintedTable(header, body, [[rule], shared_settings(runs)]).write(results, name, lines, COLUMNS)
 
 
 def csv_line(run: Run, signs: Signs) -> dict:
