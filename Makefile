@@ -19,6 +19,7 @@ DEVICE ?= auto
 ARGS ?=
 SLICE_ARGS ?=
 EVAL_ARGS ?=
+SNAPSHOTS ?=
 DATA ?= data
 RESULTS ?= results
 RAW ?=
@@ -77,6 +78,9 @@ metrics = $(foreach seed,$(SEEDS),$(RESULTS)/$(1)/$(2)/seed$(seed)/metrics.csv)
 outputs = $(RESULTS)/$(1) --rows $(call rows,$(1),$(2)) --name $(3) --seeds $(SEEDS) $(FLAGS_$(2))
 # Whether a table's rows are tested: where the baseline is one of several, and cases have figures of their own.
 tested = $(if $(filter %-pooled,$(2)),,$(and $(filter-out $(call baseline,$(1),$(2)),$(call rows,$(1),$(2))),$(filter $(call baseline,$(1),$(2)),$(call rows,$(1),$(2)))))
+# After how many epochs the weights are kept: where signs of gradients are asked for, or SNAPSHOTS says.
+snapshots = $(or $(SNAPSHOTS),$(if $(filter $(1)-gradients,$(MAKECMDGOALS)),$(or $(SNAPSHOTS_$(1)),1 2 4 8 16)))
+snapshot_flags = $(if $(call snapshots,$(1)),--snapshot-epochs $(call snapshots,$(1)))
 # The rows and tables of a data set among the goals: figures beside them wait for them under -j.
 wanted = $(filter $(addprefix $(1)-,$(ROWS) $(call tables,$(1))),$(MAKECMDGOALS))
 
@@ -92,11 +96,14 @@ help: ## every target, one line each
 	  '<data set>-curves' 'learning curves of the runs that exist' \
 	  '<data set>-pictures' 'contours and errors on validation slices, of the runs that exist' \
 	  '<data set>-figures' 'curves, pictures, box plots, maps, lesion shares' \
+	  '<data set>-gradients' 'signs of gradients over the softmax simplex, and over the epochs of two seeds of $(SIGNS)' \
+	  '<data set>-convergence' 'validation Dice of the strategies of section 4.4 over SEEDS: distribution, tests, curves' \
 	  '<data set>-report' 'a page of all runs that exist: tables, curves, slices to leaf through'
 	@printf '\ndata sets: %s\nrows:      %s\ntables:    %s\n' '$(DATASETS)' '$(ROWS)' \
 	  '$(foreach d,$(filter-out %-demo,$(DATASETS)),$(addprefix $(d)-,$(call tables,$(d))))' | fold -s -w 110
 	@printf '\n'; printf '%s\n' 'variables: SEEDS="0 1 2"  RAW=<folder of the raw data>  ARGS="<flags of train.py>"  SLICE_ARGS="<flags of preprocess.py>"' \
-	  '           EVAL_ARGS="<flags of eval.py run>"  BASELINE=<row>  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>' \
+	  '           EVAL_ARGS="<flags of eval.py run>"  SNAPSHOTS="<epochs after which weights are kept>"' \
+	  '           BASELINE=<row>  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>' \
 	  '           NNUNET_VENV=<environment of nnU-Net>  CONFIGURATION=2d|3d_fullres of nnU-Net' \
 	  '           DATA=<folder of the slices>  RESULTS=<folder of the runs>: other folders keep variants side by side'
 
@@ -223,13 +230,25 @@ $(1)-curves $(1)-pictures $(1)-report: $(1)-%: | $(READY) $(call wanted,$(1))
 $(1)-figures: | $(READY) $(call wanted,$(1))
 	@$$(PY) eval.py figures $(RESULTS)/$(1) $$(call order,$(1)) --baseline $$(call baseline,$(1))
 
+# Section 3.4: of runs that keep their weights.
+.PHONY: $(1)-gradients $(1)-convergence $(1)-convergence-runs
+$(1)-gradients: $$(foreach row,$(SIGNS),$$(foreach seed,$$(wordlist 1,2,$(SEEDS)),$(RESULTS)/$(1)/$$(row)/seed$$(seed)/metrics.csv))
+	@$$(PY) eval.py gradients $(RESULTS)/$(1) --rows $(SIGNS) --seeds $$(wordlist 1,2,$(SEEDS)) --device $$(DEVICE)
+
+# Sections 4.3 and 4.4: of runs with epochs of their own where the paper's had such.
+$(1)-convergence: $(if $(CONVERGENCE_$(1)),,$(1)-convergence-runs)
+	$(if $(CONVERGENCE_$(1)),@$$(MAKE) --no-print-directory RESULTS=$(RESULTS)/convergence ARGS=$$(call quoted,$(CONVERGENCE_$(1)) $$(ARGS)) $(1)-convergence-runs)
+
+$(1)-convergence-runs: $$(foreach row,$(STRATEGIES),$$(call metrics,$(1),$$(row)))
+	@$$(PY) eval.py convergence $(RESULTS)/$(1) --rows $(STRATEGIES) --seeds $(SEEDS)
+
 $(1)-%:
 	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(call tables,$(1)), found $$*" >&2; exit 2
 endef
 
 # Train and measure a run: $(call trained,D,R), with $* its seed. Of rows named nnunet-* nnU-Net is the engine.
 define trained_own
-	$(PY) train.py --data $(DATA)/$(1) --out $(@D) $(ROW_$(2)) $(TRAIN_$(1)) --seed $* --device $(DEVICE) $(if $(wildcard $@),--check,--resume) $(ARGS)
+	$(PY) train.py --data $(DATA)/$(1) --out $(@D) $(ROW_$(2)) $(TRAIN_$(1)) --seed $* --device $(DEVICE) $(if $(wildcard $@),--check,--resume) $(call snapshot_flags,$(1)) $(ARGS)
 	$(PY) eval.py run $(@D) --device $(DEVICE) $(EVAL_ARGS) $(if $(wildcard $@),--check)
 endef
 define trained_nnunet
@@ -237,7 +256,7 @@ define trained_nnunet
 endef
 trained = $(if $(filter nnunet-%,$(2)),$(trained_nnunet),$(trained_own))
 # The flags of a row, by its engine.
-flags = $(ROW_$(2)) $(if $(filter nnunet-%,$(2)),$(NNUNET_$(1)) --configuration $(CONFIGURATION) $(ARGS),$(TRAIN_$(1)) $(ARGS); $(EVAL_ARGS))
+flags = $(ROW_$(2)) $(if $(filter nnunet-%,$(2)),$(NNUNET_$(1)) --configuration $(CONFIGURATION) $(ARGS),$(TRAIN_$(1)) $(call snapshot_flags,$(1)) $(ARGS); $(EVAL_ARGS))
 
 # $(call row,D,R): the runs of row R on data set D. A killed run resumes where it stopped; metrics.csv comes last.
 define row

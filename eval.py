@@ -13,6 +13,7 @@ from environment.command import Parser, run_command
 from evaluation.measuring import GRIDS, MeasuringOptions, check_measured
 from evaluation.metric_catalogue import METRICS
 from published import published_empty_share
+from reporting.analyses import add_convergence, add_gradients
 from reporting.levels import LEVELS
 from reporting.statistics import PERMUTATIONS
 from utils import InputError, check_file_name
@@ -293,6 +294,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_run(commands)
     add_tables(commands)
     add_figures(commands)
+    add_gradients(commands)
+    add_convergence(commands)
     add_predict(commands)
     add_score(commands)
     return parser.parse_args(arguments)

@@ -80,6 +80,8 @@ TABLE_wmh_table1   := $(TABLE_isles_table1)
 TABLE_wmh_table3   := $(TABLE_isles_table3)
 TABLE_wmh_midl     := $(TABLE_isles_midl)
 TABLE_acdc_table2  := rrw rrw-ce dice focal dice-boundary
+# Section 4.4, with the data set's own epochs (Fig. 6a and b).
+TABLE_acdc_strategies = $(STRATEGIES)
 TABLE_brats_table3 := $(TABLE_acdc_table2)
 TABLE_kits_table4  := $(TABLE_acdc_table2)
 # The trainers have the paper's 300 epochs of ACDC; its other data sets had 100 (NNUNET_brats, NNUNET_kits).
@@ -96,6 +98,12 @@ TABLE_own_table3   := $(TABLE_isles_table3)
 FLAGS_midl              := --level slice
 FLAGS_midl-gdl-boundary := --level slice
 FLAGS_table1-pooled     := --level pooled
+
+# The region-wise paper's analyses: rows of Figs. 5 and 6, and of Fig. 3 (which takes the first two of SEEDS).
+STRATEGIES := $(foreach map,rrw rw-boundary,$(foreach with,alone dice-equal dice-gradual ce-equal ce-gradual,$(map)-$(with)))
+SIGNS      := rw-boundary-alone rrw-alone
+# Fig. 5 and 6c are of runs of 50 epochs, which are kept beside those of the tables: in $(RESULTS)/convergence.
+CONVERGENCE_acdc := --epochs 50
 
 # The row that a table's other rows are tested against, where it is not gdl.
 BASELINE_acdc  := rrw
@@ -135,4 +143,8 @@ TRAIN_wmh-demo   := --width 16 --batch-size 4 --epochs 16 --alpha-step 0.06
 TRAIN_acdc-demo  := --width 8 --batch-size 4 --epochs 16 --alpha-step 0.06 --lr-rule poly
 TRAIN_brats-demo := $(TRAIN_acdc-demo)
 TRAIN_kits-demo  := $(TRAIN_acdc-demo)
-TRAIN_busi-demo  := --width 8 --batch-size 4 --epochs 16 --lr-rule constant
+
+# After how many epochs <data set>-gradients keeps the weights, unless SNAPSHOTS says; of other data sets 1 2 4 8 16.
+SNAPSHOTS_acdc  := 1 2 5 10 20 50 100 200 300
+SNAPSHOTS_brats := 1 2 5 10 20 50 100
+SNAPSHOTS_kits  := $(SNAPSHOTS_brats)

@@ -93,6 +93,8 @@ def add_execution_flags(group: Any) -> None:
                        help="where the slices are kept; auto is the first of the others that has the room")
     group.add_argument("--detect-anomaly", action="store_true",
                        help="name the operation whose gradient is the first not finite; slow, without torch.compile")
+    group.add_argument("--snapshot-epochs", type=int, nargs="+", default=(), metavar="N",
+                       help="keep the weights after so many epochs, for eval.py gradients")
     group.add_argument("--resume", action="store_true", help="resume the run in --out if there is one")
     group.add_argument("--check", action="store_true",
                        help="train nothing: say whether --out holds a finished run of exactly these settings")
@@ -104,6 +106,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, Execution]:
     from networks import network_settings
     from training.checks import check_settings
 
+    args["snapshot_epochs"] = tuple(sorted(set(args["snapshot_epochs"])))
     execution = Execution(**{field.name: args.pop(field.name) for field in fields(Execution)})
     if "betas" in args:
         args["betas"] = tuple(args["betas"])

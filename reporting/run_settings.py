@@ -37,7 +37,7 @@ def all_equal(values: Mapping[str, object]) -> bool:
     return all(value == first for value in others)
 
 
-def settings_note(found: Mapping[str, Sequence[Run]]) -> Note:
+def shared_settings(found: Mapping[str, Sequence[Run]]) -> list[Text]:
     """What the runs share, or what each row has where they differ, in bold."""
     note = [Text("Settings: ")]
     further = [name for name in FURTHER_SETTINGS if set(settings_by_row(found, name).values()) != {DEFAULTS[name]}]
@@ -51,7 +51,12 @@ def settings_note(found: Mapping[str, Sequence[Run]]) -> Note:
         else:
             each = ", ".join(f"{row} {value}" for row, value in values.items())
             note += [Text(separator), Text(f"{name} differs", bold=True), Text(f" ({each})")]
+    return note
+
+
+def settings_note(found: Mapping[str, Sequence[Run]]) -> Note:
+    """``shared_settings`` and how the runs were measured."""
     measured = first_run(found).measured
     chosen = "last" if set(settings_by_row(found, "selection").values()) == {"last"} else measured.get("checkpoint")
     epoch = EPOCHS.get(chosen, "unknown")
-    return [*note, Text(f"; epoch evaluated: {epoch}, on {GRIDS[measured.get('space', 'sliced')]}.")]
+    return [*shared_settings(found), Text(f"; epoch evaluated: {epoch}, on {GRIDS[measured.get('space', 'sliced')]}.")]

@@ -7,7 +7,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize(("document", "least"), [("FIDELITY.md", 26), ("FAQ.md", 5)])
+@pytest.mark.parametrize(("document", "least"), [("FIDELITY.md", 26), ("FAQ.md", 5), ("MATH.md", 30)])
 def test_every_test_that_a_document_names_exists(document, least):
     tests = "\n".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
     named = re.findall(r"`(test_\w+)`", (ROOT / "docs" / document).read_text())
@@ -23,7 +23,8 @@ def test_no_cell_of_fidelity_is_empty():
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/DESIGN.md", "docs/FIDELITY.md", "docs/LIBRARY.md", "docs/FAQ.md"]
+    "document",
+    ["README.md", "docs/DESIGN.md", "docs/FIDELITY.md", "docs/LIBRARY.md", "docs/FAQ.md", "docs/MATH.md"],
 )
 def test_documents_name_what_is_there(document):
     text = (ROOT / document).read_text()
@@ -35,7 +36,8 @@ def test_documents_name_what_is_there(document):
 @pytest.mark.parametrize("command", ["preprocess.py", "train.py", "eval.py"])
 def test_flags_in_the_documents_exist(command, capsys):
     """Each --flag that a document gives a command is in its help."""
-    words = ("run", "table", "compare", "curves", "boxes", "pictures", "maps", "shares", "report", "predict", "score")
+    words = ("run", "table", "compare", "curves", "boxes", "pictures", "maps", "shares", "report", "predict", "score",
+             "gradients", "convergence")
     calls = [[word, "--help"] for word in words] if command == "eval.py" else [["--help"]]
     for call in calls:
         with pytest.raises(SystemExit):

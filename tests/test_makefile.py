@@ -186,6 +186,24 @@ def test_help_has_every_named_target(project):
     assert len(named) >= 6 and all(re.search(rf"^  {name} ", text, re.MULTILINE) for name in named)
 
 
+def test_analyses_train_the_rows_that_they_need(project):
+    """What make would run: seeds, snapshots, and the 50 epochs of Figs. 5 and 6c apart from the tables' runs."""
+    signs = make(project, "-n", "acdc-gradients", "RAW=raw", "SEEDS=0 1 2", 'ARGS=--epochs 20', "SNAPSHOTS=1 20").stdout
+    trained = re.findall(r"train.py .* --out results/acdc/(\S+) .*--snapshot-epochs 1 20 --epochs 20", signs)
+    assert trained == [f"{row}/seed{seed}" for row in ("rw-boundary-alone", "rrw-alone") for seed in "01"]
+    assert "eval.py gradients results/acdc --rows rw-boundary-alone rrw-alone --seeds 0 1" in signs
+    assert "--snapshot-epochs 1 2 5 10 20" in make(project, "-n", "acdc-gradients", "RAW=raw").stdout
+    assert "--snapshot-epochs" not in make(project, "-n", "acdc-rrw-alone", "RAW=raw").stdout
+    found = make(project, "-n", "acdc-convergence", "RAW=raw", "SEEDS=4 7", "ARGS=--width 8").stdout
+    strategies = [f"{of}-{how}" for of in ("rrw", "rw-boundary") for how in
+                  ("alone", "dice-equal", "dice-gradual", "ce-equal", "ce-gradual")]
+    trained = re.findall(r"train.py .* --out results/convergence/acdc/(\S+) .*--epochs 50 --width 8", found)
+    assert trained == [f"{row}/seed{seed}" for row in strategies for seed in (4, 7)]
+    assert f"eval.py convergence results/convergence/acdc --rows {' '.join(strategies)} --seeds 4 7" in found
+    demo = make(project, "-n", "acdc-demo-convergence", "SEEDS=0").stdout
+    assert "--out results/acdc-demo/rrw-alone/seed0" in demo and "eval.py convergence results/acdc-demo --rows" in demo
+
+
 def test_every_row_of_every_table_has_flags_that_train_accepts(project):
     import train_nnunet
 

@@ -43,7 +43,7 @@ STOPS = {
     "validation": (Trainer, "validate", 0, "epoch 0, step 6"),
     "metrics": (Trainer, "volume_metrics", 1, "after the last epoch, 1; the run is whole"),
     "saving an epoch": (Trainer, "save_epoch", 0, "epoch 1, step 0"),
-    "saving the best": (Trainer, "save_best", 0, "epoch 1, step 0"),
+    "saving the best": (Trainer, "save_weights", 0, "epoch 1, step 0"),
 }
 
 

@@ -160,8 +160,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(sliced, tmp_path, monkeypatch):
     whole = run(sliced, tmp_path / "whole", "--contour", "boundary")
     original = Trainer.save_epoch
 
-    def save_then_stop(trainer, out, **options):
-        original(trainer, out, **options)
+    def save_then_stop(trainer, out, snapshots):
+        original(trainer, out, snapshots)
         if len(trainer.log) == 2:
             raise KeyboardInterrupt
 
@@ -307,7 +307,7 @@ def test_authors_maps_from_paper_slices_are_those_that_slicing_writes(tmp_path, 
 
 def test_a_kill_between_last_and_best_is_repaired(sliced, tmp_path, monkeypatch):
     run(sliced, tmp_path / "whole", "--epochs", "1")
-    monkeypatch.setattr(Trainer, "save_best", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Trainer, "save_weights", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(sliced, tmp_path / "killed", "--epochs", "1")
     monkeypatch.undo()

@@ -63,6 +63,7 @@ ELSEWHERE = {
     "--compile": "test_train_flags.py::test_compile_is_of_cuda_alone_and_can_be_left_out",
     "--device": "test_train_flags.py::test_the_device_is_the_one_asked_for",
     "--resume": "test_train.py::test_a_finished_run_is_left_alone_and_a_longer_one_goes_on",
+    "--snapshot-epochs": "test_snapshots.py::test_a_snapshot_is_the_weights_after_that_many_epochs",
     "--check": "test_settings.py::test_check_says_whether_a_finished_run_is_the_one_asked_for",
 }
 

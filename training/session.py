@@ -16,6 +16,7 @@ from training.interrupts import memory_advice
 from training.precision import keep_precision, resolve_precision
 from training.run_folder import begin_session, check_finished, check_run_folder, read_settings
 from training.settings import Execution, Settings
+from training.snapshots import check_kept, check_snapshots
 from training.trainer import Trainer
 from utils import InputError, leftovers, open_file
 
@@ -30,8 +31,10 @@ def run_session(settings: Settings, execution: Execution) -> None:
         use_deterministic_algorithms()
     meta = read_meta(execution.data)
     settings = complete(settings, execution, meta)
+    check_snapshots(execution.snapshot_epochs, settings.epochs)
     if execution.check:
         check_finished(execution.out, keep_precision(settings, execution.out))
+        check_kept(execution.snapshot_epochs, execution.out, settings.epochs)
         return
     with claimed_device(execution.device) as device, memory_advice(memory_words(settings, device)):
         check_room(settings, meta, device)
@@ -90,13 +93,16 @@ def train(
             leftover.unlink()
         if check_run_folder(out, settings, resume=execution.resume):
             trainer.restore(out / "last.pt")
+            # The snapshot of the state itself can still be made.
+            passed = len(trainer.log) - (trainer.totals.n_steps == 0)
+            check_kept(execution.snapshot_epochs, out, passed)
             epochs = read_settings(out).epochs
             if epochs < settings.epochs:
                 print(f"{out}: going on from a run of {epochs} epochs to {settings.epochs}")
         if len(trainer.log) < settings.epochs:
             begin_session(out, settings, execution.data, device, precision_seconds)
         with torch.autograd.set_detect_anomaly(execution.detect_anomaly):
-            trainer.fit(out)
+            trainer.fit(out, execution.snapshot_epochs)
     best = max(trainer.log, key=trainer.score)
     figures = f"DSC {best['val_dsc_3d']:.3f}, HD95 {best['val_hd95_3d_mm']:.2f} {meta.unit} (validation, 3D)"
     print(f"{out}: best epoch {best['epoch']} of {settings.epochs}: {figures}")

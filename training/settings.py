@@ -124,6 +124,7 @@ class Execution:
     device: str = "auto"
     resident: str = "auto"
     detect_anomaly: bool = False
+    snapshot_epochs: tuple[int, ...] = ()   # after how many epochs the weights are kept
     resume: bool = False
     check: bool = False
     encoder_file: Path | None = None

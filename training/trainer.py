@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -33,6 +34,7 @@ from training.lr_rules import LR_RULES
 from training.objective import BatchMaps, build_objective
 from training.run_state import check_state
 from training.settings import Settings
+from training.snapshots import snapshot_name
 from utils import InputError, StoppedError, progress, write_rows
 
 LOG_COLUMNS = (
@@ -81,16 +83,17 @@ class Trainer:
 
     # A run -----------------------------------------------------------------------------------------------
 
-    def fit(self, out: Path) -> None:
+    def fit(self, out: Path, snapshots: Collection[int] = ()) -> None:
         """All epochs from where the state is; after each, last.pt, log.csv and best.pt in ``out`` are whole.
 
+        The weights after each of ``snapshots`` epochs are kept besides.
         ``KeyboardInterrupt`` after a stop request, once the step under way and the state are saved.
         """
         epochs, slices, done = self.settings.epochs, len(self.train), len(self.log)
         write_rows(out / "log.csv", self.log, self.log_columns)
-        if self.log and not self.totals.n_steps and self.is_best():
-            # The kill may have come between last.pt and best.pt.
-            self.save_best(out)
+        if self.log and not self.totals.n_steps:
+            # The kill may have come between last.pt and the weights.
+            self.save_weights(out, snapshots)
         seen = done * slices + self.totals.n_slices
         name = f"{out.parent.name} {out.name}"
         with self.stop, progress(total=epochs * slices, initial=seen, unit="slice", desc=name) as bar:
@@ -103,7 +106,7 @@ class Trainer:
                     f"epoch {epoch + 1}/{epochs} loss {row['train_loss']:.3f} val dsc {row['val_dsc_3d']:.3f} "
                     f"hd95 {row['val_hd95_3d_mm']:.1f} {self.unit}"
                 )
-                self.save_epoch(out)
+                self.save_epoch(out, snapshots)
         if self.stop.received:
             raise KeyboardInterrupt(f"stopped after the last epoch, {epochs - 1}; the run is whole")
 
@@ -301,22 +304,26 @@ class Trainer:
             self.save_state(epoch, out)
         raise KeyboardInterrupt(f"stopped at epoch {epoch}, step {steps}; --resume goes on from there")
 
-    def save_epoch(self, out: Path) -> None:
-        """After a kill last.pt is what counts: the log is written from it, and best.pt where its epoch is the best."""
+    def save_epoch(self, out: Path, snapshots: Collection[int]) -> None:
+        """After a kill last.pt is what counts: the log is written from it, and the weights of its epoch."""
         self.save_state(self.log[-1]["epoch"], out)
         write_rows(out / "log.csv", self.log, self.log_columns)
-        if self.is_best():
-            self.save_best(out)
+        self.save_weights(out, snapshots)
+
+    def save_weights(self, out: Path, snapshots: Collection[int]) -> None:
+        """Write best.pt where the last epoch is the best so far, and its snapshot where one is wanted."""
+        row = self.log[-1]
+        state = {"model": self.network.state_dict(), "epoch": row["epoch"], "log": row}
+        names = [name for name, wanted in (
+            ("best", self.is_best()), (snapshot_name(len(self.log)), len(self.log) in snapshots),
+        ) if wanted]
+        for name in names:
+            save_checkpoint(out / f"{name}.pt", {**state, "fingerprint": self.settings.fingerprint})
 
     def is_best(self) -> bool:
         """Whether the last epoch is the best so far."""
         *earlier, last = map(self.score, self.log)
         return last > max(earlier, default=-math.inf)
-
-    def save_best(self, out: Path) -> None:
-        row = self.log[-1]
-        state = {"model": self.network.state_dict(), "epoch": row["epoch"], "log": row}
-        save_checkpoint(out / "best.pt", {**state, "fingerprint": self.settings.fingerprint})
 
     def save_state(self, epoch: int, out: Path) -> None:
         """Write last.pt, from which a run resumes: ``epoch`` is the one that ended last or is under way."""
