@@ -173,10 +173,15 @@ $(DEMO)/demo-pictures.pdf: $(DEMO_METRICS)
 here = $(strip $(foreach d,$(PAPERS),$(if $(filter %-demo,$(d))$(wildcard $(DATA)/raw/$(d) $(DATA)/$(d)/meta.json),$(d))))
 own_tables = $(filter-out nnunet-%,$(call tables,$(1)))
 all_rows = $(sort $(foreach t,$(call own_tables,$(1)),$(call rows,$(1),$(t))))
-planned = $(foreach d,$(PAPERS),$(foreach r,$(call all_rows,$(d)),--row $(d) $(r) $(call quoted,$(ROW_$(r)) $(TRAIN_$(d)) $(ARGS))))
+# Arguments of a plan: $(call planned,<data set>,<rows>,<folder of the runs>,<further flags>)
+planned = $(foreach r,$(2),--row $(3)/$(1) $(r) $(call quoted,$(ROW_$(r)) $(TRAIN_$(1)) $(4) $(ARGS)))
+# The data sets with the analyses of the region-wise paper. They come before its tables: their runs keep snapshots.
+analysed = $(filter $(ANALYSES) $(ANALYSES:%=%-demo),$(PAPERS))
 .PHONY: papers
 papers: | $(READY) ## every table and figure of every paper, of the data that lie in data/raw/; says first how long it takes
-	@$(PY) scripts/papers.py --data $(DATA) --results $(RESULTS) --device $(DEVICE) --seeds $(SEEDS) $(planned)
+	@$(PY) scripts/papers.py --data $(DATA) --device $(DEVICE) --seeds $(SEEDS) $(foreach d,$(PAPERS),$(call planned,$(d),$(call all_rows,$(d)),$(RESULTS))) \
+	  $(foreach d,$(analysed),$(if $(CONVERGENCE_$(d)),$(call planned,$(d),$(STRATEGIES),$(RESULTS)/convergence,$(CONVERGENCE_$(d)))))
+	@$(if $(filter $(analysed),$(here)),$(MAKE) --no-print-directory $(foreach d,$(filter $(analysed),$(here)),$(d)-gradients $(d)-convergence))
 	@$(if $(here),$(MAKE) --no-print-directory $(foreach d,$(here),$(addprefix $(d)-,$(call own_tables,$(d)) figures report)),exit 2)
 
 .PHONY: papers-demo

@@ -119,6 +119,8 @@ BASELINE_nnunet-table4 := nnunet-rrw
 DATASETS := isles wmh acdc brats kits busi
 # Those of the papers, for `make papers`.
 PAPERS   := $(DATASETS)
+# Whose signs of gradients and convergence a paper has.
+ANALYSES := acdc
 DATASETS += $(DATASETS:%=%-demo)
 
 # Region-wise paper: nnU-Net's settings as far as another network can have them.

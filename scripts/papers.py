@@ -22,11 +22,10 @@ BESIDE, SECONDS_PER_RUN = 1.2, 12
 def parse(arguments: Sequence[str] | None) -> Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the slices, with raw/ in it")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the runs")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--row", nargs=3, action="append", default=[], metavar=("DATASET", "ROW", "FLAGS"),
-                        help="a row of a table, and the flags of train.py that it is trained with")
+    parser.add_argument("--row", nargs=3, action="append", default=[], metavar=("FOLDER", "ROW", "FLAGS"),
+                        help="a row of the data set that a folder of runs is named after, and its flags of train.py")
     return parser.parse_args(arguments)
 
 
@@ -35,27 +34,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from environment.cores import use_threads
 
     use_threads()
-    total, there = 0.0, 0
-    for dataset in dict.fromkeys(name for name, _, _ in args.row):
-        rows = {row: shlex.split(flags) for name, row, flags in args.row if name == dataset}
+    total, there = 0.0, set()
+    for folder in dict.fromkeys(Path(name) for name, _, _ in args.row):
+        rows = {row: shlex.split(flags) for name, row, flags in args.row if Path(name) == folder}
         runs = [(row, seed) for row in rows for seed in args.seeds]
-        missing = [(row, seed) for row, seed in runs if not metrics(args.results, dataset, row, seed).exists()]
-        if not is_there(args.data, dataset):
-            print(f"{dataset}: missing: {len(runs)} runs left out; to have them get {download(dataset)} into "
-                  f"{args.data / 'raw' / dataset}")
+        # What a run has when it has been trained and evaluated.
+        missing = [row for row, seed in runs if not (folder / row / f"seed{seed}" / "metrics.csv").exists()]
+        if not is_there(args.data, folder.name):
+            print(f"{folder}: missing: {len(runs)} runs left out; to have them get {download(folder.name)} into "
+                  f"{args.data / 'raw' / folder.name}")
             continue
-        there += 1
-        seconds = sum(seconds_of_run(args.data / dataset, rows[row], args.device) for row, _ in missing)
+        there.add(folder.name)
+        seconds = sum(seconds_of_run(args.data / folder.name, rows[row], args.device) for row in missing)
         total += seconds
         left = f"{len(missing)} of {len(runs)} runs to train, about {in_words(seconds)}" if missing else "all trained"
-        print(f"{dataset}: {len(rows)} rows, {left}")
-    print(f"{there} data sets; in all about {in_words(total)} on this machine, from a measured step of each network")
+        print(f"{folder}: {len(rows)} rows, {left}")
+    print(f"{len(there)} data sets; in all about {in_words(total)} here, from a measured step of each network")
     print("a stopped make goes on where it was: run the same line again", flush=True)
-
-
-def metrics(results: Path, dataset: str, row: str, seed: int) -> Path:
-    """What a run has when it has been trained and evaluated."""
-    return results / dataset / row / f"seed{seed}" / "metrics.csv"
 
 
 def is_demo(dataset: str) -> bool:

@@ -26,17 +26,17 @@ def a_known_machine(monkeypatch):
 
 
 def plan(data, results, *rows, seeds=(0, 1)):
-    words = [word for row in rows for word in ("--row", *row)]
-    folders = ("--data", str(data), "--results", str(results))
-    papers.main([*folders, "--device", "cpu", "--seeds", *map(str, seeds), *words])
+    words = [word for dataset, row, flags in rows for word in ("--row", str(results / dataset), row, flags)]
+    papers.main(["--data", str(data), "--device", "cpu", "--seeds", *map(str, seeds), *words])
 
 
 def test_what_is_missing_is_said_with_the_place_to_get_it(tmp_path, capsys):
     plan(tmp_path, tmp_path / "results", ("isles", "gdl", GDL), ("isles", "boundary", GDL), ("kits", "rrw", GDL))
     isles, kits, total, *_ = capsys.readouterr().out.splitlines()
-    assert isles.startswith("isles: missing: 4 runs left out; to have them get ") and "17736412" in isles
+    assert isles.startswith(f"{tmp_path}/results/isles: missing: 4 runs left out; to have them get ")
+    assert "17736412" in isles
     assert isles.endswith(f"into {tmp_path / 'raw' / 'isles'}")
-    assert kits.startswith("kits: missing: 2 runs left out") and "kits19" in kits
+    assert kits.startswith(f"{tmp_path}/results/kits: missing: 2 runs left out") and "kits19" in kits
     assert total.startswith("0 data sets; in all about 1 min")
 
 
@@ -49,8 +49,8 @@ def test_time_is_that_of_the_runs_that_are_left(sliced, tmp_path, capsys, monkey
     minutes = round(3 * (12 + 1.2 * 10 * n_slices * 0.5) / 60)
     plan(sliced.parent, tmp_path / "results", ("isles", "gdl", GDL), ("isles", "boundary", GDL))
     first, total, last = capsys.readouterr().out.splitlines()
-    assert first == f"isles: 2 rows, 3 of 4 runs to train, about {minutes} min"
-    assert total == f"1 data sets; in all about {minutes} min on this machine, from a measured step of each network"
+    assert first == f"{tmp_path}/results/isles: 2 rows, 3 of 4 runs to train, about {minutes} min"
+    assert total == f"1 data sets; in all about {minutes} min here, from a measured step of each network"
     assert "run the same line again" in last
 
 
@@ -77,7 +77,7 @@ def test_a_demo_is_always_there_and_what_is_trained_takes_no_time(tmp_path, caps
     done.mkdir(parents=True)
     (done / "metrics.csv").write_text("")
     plan(tmp_path, tmp_path / "results", ("isles-demo", "gdl", GDL), seeds=(0,))
-    assert capsys.readouterr().out.splitlines()[0] == "isles-demo: 1 rows, all trained"
+    assert capsys.readouterr().out.splitlines()[0] == f"{tmp_path}/results/isles-demo: 1 rows, all trained"
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(5, "1 min"), (3500, "58 min"), (7300, "2 h"), (400_000, "5 days")])
