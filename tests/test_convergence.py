@@ -85,6 +85,16 @@ def test_fluctuations_are_counted_between_epochs(rows):
     assert float(lines_of(rows, "late")["shaky"]["change"]) == pytest.approx(0.15)
 
 
+def test_baseline_threshold_and_seeds_are_those_asked_for(rows):
+    flags = ("--baseline", "shaky", "--threshold", "0.85", "--seeds", "1", "3")
+    evaluate.main(["convergence", str(rows), "--rows", "steady", "shaky", *flags])
+    found = lines_of(rows)
+    assert found["shaky"]["ks"] == "" and float(found["steady"]["ks"]) == pytest.approx(0.5)
+    assert {row: (line["seeds"], line["below"]) for row, line in found.items()} == {
+        "steady": ("2", "1"), "shaky": ("2", "2")}
+    assert float(found["steady"]["mean"]) == pytest.approx(0.84) and found["steady"]["baseline"] == "shaky"
+
+
 def test_the_papers_epochs_are_30_to_210_of_300():
     assert convergence.measured_epochs(300, None) == (30, 210)
     assert convergence.measured_epochs(1, None) == (1, 1)

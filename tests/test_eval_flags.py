@@ -102,6 +102,17 @@ ELSEWHERE = {
     ("score", "--spacing"): "test_score.py::test_an_image_is_measured_in_2d",
     ("score", "--tolerance"): "test_score.py::test_the_tolerance_is_of_the_surface_dice",
     ("score", "--jobs"): "test_score.py::test_any_number_of_processes_gives_the_same",
+    ("gradients", "--map-values"): "test_gradient_signs.py::test_map_values_and_seeds_are_those_asked_for",
+    ("gradients", "--seeds"): "test_gradient_signs.py::test_map_values_and_seeds_are_those_asked_for",
+    ("gradients", "--rows"): "test_gradient_signs.py::test_gradients_of_runs_leave_figures_and_a_table",
+    ("gradients", "--name"): "test_gradient_signs.py::test_gradients_of_runs_leave_figures_and_a_table",
+    ("gradients", "--device"): "test_gradient_signs.py::test_the_device_of_the_gradients_is_the_one_asked_for",
+    ("convergence", "--rows"): "test_convergence.py::test_the_table_is_of_the_last_epoch",
+    ("convergence", "--epochs"): "test_convergence.py::test_fluctuations_are_counted_between_epochs",
+    ("convergence", "--name"): "test_convergence.py::test_fluctuations_are_counted_between_epochs",
+    ("convergence", "--baseline"): "test_convergence.py::test_baseline_threshold_and_seeds_are_those_asked_for",
+    ("convergence", "--threshold"): "test_convergence.py::test_baseline_threshold_and_seeds_are_those_asked_for",
+    ("convergence", "--seeds"): "test_convergence.py::test_baseline_threshold_and_seeds_are_those_asked_for",
 }
 
 

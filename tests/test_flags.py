@@ -50,7 +50,7 @@ def test_every_flag_of_evaluation_is_shown_to_act(monkeypatch):
     flags = {(name, flag) for name, command in commands.choices.items() for flag in flags_of(command)}
     tables = (test_eval_flags.MEASURED, test_eval_flags.PRINTED, test_eval_flags.PREDICTED)
     shown = {(command, flag) for table in tables for command, rows in table.items() for flag, *_ in rows}
-    assert len(commands.choices) == 12 and flags == shown | test_eval_flags.ELSEWHERE.keys()
+    assert len(commands.choices) == 14 and flags == shown | test_eval_flags.ELSEWHERE.keys()
 
 
 @pytest.mark.parametrize("tests", [test_eval_flags, test_slice_flags, test_train_flags], ids=["eval", "slice", "train"])

@@ -9,6 +9,7 @@ from commands import evaluate
 from training_runs import run
 
 from boundary_loss import CrossEntropy, RegionWise, region_wise_map
+from environment import devices
 from evaluation.gradient_signs import PixelLoss, autograd_gradient, count_negative, equation_2, run_signs
 from networks import build_network
 from reporting import gradient_signs, simplex
@@ -176,6 +177,29 @@ def test_gradients_of_runs_leave_figures_and_a_table(signed, three_classes, caps
     assert float(lines[1]["share_more"]) == pytest.approx((counts > 1).mean())
     assert all(line["share_more"] == line["share_more_equation_2"] for line in lines)
     assert all(float(line["share_more"]) == 0 for line in lines[4:])
+
+
+def test_map_values_and_seeds_are_those_asked_for(signed, capsys):
+    flags = ("--map-values", "0", "5", "1", "--map-values", "1", "1", "0", "--seeds", "1", "--name", "asked")
+    evaluate.main(["gradients", str(signed), "--rows", "rrw", *flags])
+    printed = capsys.readouterr().out
+    assert "z = [0, 5, 1], class 1 true: more than one negative component on 80." in printed      # (5 - 1) / (5 - 0)
+    assert "z = [1, 1, 0], class 3 true" in printed and "cross-entropy, class 1 true" in printed
+    assert "[12, 4, -3]" not in printed
+    assert {line["seed"] for line in csv.DictReader((signed / "asked-epochs.csv").open())} == {"1"}
+
+
+def test_the_device_of_the_gradients_is_the_one_asked_for(signed, monkeypatch):
+    asked = []
+
+    def select(name):
+        asked.append(name)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(devices, "select_device", select)
+    evaluate.main(["gradients", str(signed), "--rows", "rrw", "--seeds", "0", "--name", "d", "--device", "cuda"])
+    evaluate.main(["gradients", str(signed), "--rows", "rrw", "--seeds", "0", "--name", "d"])
+    assert asked == ["cuda", "auto"]
 
 
 def test_rows_that_have_no_such_gradients_are_refused(signed, results, three_classes, tmp_path):
