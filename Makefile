@@ -186,7 +186,7 @@ papers: | $(READY) ## every table and figure of every paper, of the data that li
 
 .PHONY: papers-demo
 papers-demo: ## the same on the generated phantoms, one seed each: 25 minutes on two cores
-	@$(MAKE) --no-print-directory papers PAPERS="$(PAPERS:%=%-demo)" SEEDS="$(DEMO_SEEDS)" RESULTS=$(RESULTS)/papers-demo ARGS="--epochs 6 --width 8 $(ARGS)"
+	@$(MAKE) --no-print-directory papers PAPERS="$(PAPERS:%=%-demo)" SEEDS="$(DEMO_SEEDS)" RESULTS=$(RESULTS)/papers-demo SNAPSHOTS="1 2 4 6" ARGS="--epochs 6 --width 8 $(ARGS)"
 
 .PHONY: clean
 clean: ## remove the generated data sets, their results and caches; never real data, runs or the environment

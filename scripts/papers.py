@@ -14,7 +14,7 @@ from environment.command import Parser, run_command
 
 # Slices to train on, about, where they are not sliced yet: of the papers' data, and of the phantoms.
 TRAINING_SLICES = {"isles": 400, "wmh": 3000, "acdc": 950, "brats": 16_000, "kits": 8000, "busi": 340}
-PHANTOM_SLICES = 150
+PHANTOM_SLICES, PHANTOM_SIZE = 150, 96
 # Validation, evaluation and two starts of Python, beside the steps of a run.
 BESIDE, SECONDS_PER_RUN = 1.2, 12
 
@@ -130,7 +130,10 @@ def facts(data: Path) -> tuple[SimpleNamespace, int]:
         return SimpleNamespace(modalities=meta.modalities, class_names=meta.class_names, size=meta.size), n_slices
     raw = find_dataset(data.name.removesuffix("-demo"))
     known = SimpleNamespace(modalities=raw.modalities, class_names=raw.class_names, size=raw.recipe.size)
-    return known, PHANTOM_SLICES if is_demo(data.name) else TRAINING_SLICES[data.name]
+    if is_demo(data.name):
+        known.size = PHANTOM_SIZE
+        return known, PHANTOM_SLICES
+    return known, TRAINING_SLICES[data.name]
 
 
 def in_words(seconds: float) -> str:
