@@ -1,6 +1,7 @@
 """Runs on a Slurm cluster: make RUNNER=slurm submits those that are missing, make <goal>-status says how they are."""
 
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -9,7 +10,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from slurm_jobs import Job, Submission, cancel, queued_jobs, queued_runs, read_submissions, sbatch
@@ -20,6 +21,10 @@ from utils import InputError, read_json
 
 TASK = Path(__file__).with_name("slurm_task.sh")
 TAIL = 2**16    # bytes of a log's end
+# The Makefile's variables that a user may set in the environment, which reaches a node only where sbatch is let to.
+VARIABLES = (
+    "SEEDS", "BASELINE", "DEVICE", "ARGS", "SLICE_ARGS", "EVAL_ARGS", "DATA", "RESULTS", "RAW", "LAYOUT", "VENV", "ALPHAS",
+)
 
 
 def parse(arguments: Sequence[str] | None) -> Namespace:
@@ -41,10 +46,18 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
 
 
 def task_makeflags(environment: Mapping[str, str]) -> str:
-    """MAKEFLAGS for the makes of a job: this one's but for the pipes of its -j, and RUNNER, of which the last counts."""
-    flags, _, variables = environment.get("MAKEFLAGS", "").partition("-- ")
+    """MAKEFLAGS for the makes of a job: this make's flags but for -j, its variables, and RUNNER, of which the last counts.
+
+    Variables are written as make does it: a backslash before what would end a word, dollar signs doubled.
+    """
+    flags, _, given = environment.get("MAKEFLAGS", "").partition("-- ")
     kept = [word for word in flags.split() if not word.startswith(("-j", "--jobserver"))]
-    return f"{' '.join(kept)} -- {variables} RUNNER=local"
+    on_command_line = re.findall(r"(?:^|(?<!\\) )(\w+)=", given)
+    inherited = [
+        f"{name}=" + re.sub(r"([\s\\'\"])", r"\\\1", environment[name]).replace("$", "$$")
+        for name in VARIABLES if name in environment and name not in on_command_line
+    ]
+    return " ".join([*kept, "--", *inherited, given, "RUNNER=local"])
 
 
 def row_options(results: Path, row: str) -> str:
@@ -66,10 +79,9 @@ def submit(args: Namespace) -> None:
         waits = [s for s in submissions if (s.goal, s.runs) == (args.goal, args.runs) and f"{s.token}-after" in names]
         if tasks or not waits:
             made = submit_jobs(args, folder, tasks, [job.task for _, job in queued.values()])
-            report(args, made, len(queued))
+            report(args, made, len(queued), len(tasks))
         else:
-            print(f"{args.goal}: nothing to submit, {len(queued)} of {len(args.runs)} runs are in the queue already; "
-                  f"then job {waits[-1].after}; make {args.goal}-status says how they are")
+            report(args, waits[-1], len(queued))
 
 
 def check_options(results: Path, queued: Mapping[str, tuple[Submission, Job]]) -> None:
@@ -86,7 +98,7 @@ def submit_jobs(args: Namespace, folder: Path, tasks: list[str], others: list[st
     """The array job over ``tasks`` and the job after it and ``others``: both, or none of them."""
     options = {row: row_options(args.results, row) for row in dict.fromkeys(run.split("/")[0] for run in tasks)}
     token = f"{args.goal}-{secrets.token_hex(4)}"
-    made = Submission(token, datetime.now(UTC).isoformat(), args.goal, args.runs, tasks, options)
+    made = Submission(token, datetime.now(timezone.utc).isoformat(), args.goal, args.runs, tasks, options)
     made.write(folder)
     task = [str(TASK), str(Path.cwd()), sys.executable, task_makeflags(os.environ)]
     log = str(folder / token).replace("%", "%%")
@@ -109,13 +121,12 @@ def submit_jobs(args: Namespace, folder: Path, tasks: list[str], others: list[st
     return made
 
 
-def report(args: Namespace, made: Submission, queued: int) -> None:
-    lines = []
-    if made.tasks:
-        lines.append(f"{len(made.tasks)} of {len(args.runs)} runs submitted as job {made.array}")
-    if queued:
-        lines.append(f"{queued} are in the queue already")
-    print(f"{args.goal}: {', '.join([*lines, f'then job {made.after}'])}; make {args.goal}-status says how they are")
+def report(args: Namespace, submission: Submission, queued: int, submitted: int = 0) -> None:
+    """One line on stdout, of ``submitted`` runs and of those that were ``queued`` already."""
+    count = len(args.runs)
+    array = f"{submitted} submitted as job {submission.array}" if submitted else "none to submit"
+    print(f"{args.goal}: of {count} runs {count - queued - submitted} have ended, {queued} were in the queue, {array}; "
+          f"then job {submission.after}. make {args.results.name}-status says how they are")
 
 
 def status(args: Namespace) -> None:
@@ -131,11 +142,21 @@ def status(args: Namespace) -> None:
         log = newest[run].log(folder, run) if run in newest else None
         state = run_state(args.results / run, queued.get(run), newest.get(run))
         states[state] += 1
-        said = last_line(log) if log else ""
-        if state == "waits" and not said:
-            said = queued[run][1].reason
-        print(f"{run:<{width}}  {state:<7}  {epochs(args.results / run):<12}  {said}".rstrip())
+        said = queued[run][1].reason if state == "waits" else last_line(log) if log else ""
+        print(f"{run:<{width}}  {state:<7}  {epochs(args.results / run):<16}  {said}".rstrip())
     print(f"{len(runs)} runs: {', '.join(f'{count} {state}' for state, count in states.items()) or 'none'}")
+    goals = {s.goal: s for s in submissions if s.after and args.runs in ([], s.runs)}
+    for goal, submission in goals.items():
+        print(f"{goal}, job {submission.after} after its runs: {after_state(submission, jobs, folder)}")
+
+
+def after_state(submission: Submission, jobs: Sequence[Job], folder: Path) -> str:
+    """How the job is that makes a goal of its runs."""
+    for job in jobs:
+        if job.name == f"{submission.token}-after":
+            return f"{'waits' if job.waits else 'runs'}  {job.reason}"
+    log = folder / f"{submission.token}-after.log"
+    return last_line(log) if log.exists() else "cancelled, since a run failed or somebody did it"
 
 
 def run_folders(results: Path) -> list[Path]:

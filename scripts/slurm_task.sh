@@ -37,7 +37,8 @@ while kill -0 "$child" 2> /dev/null; do code=0; wait "$child" || code=$?; done
 
 if [ -n "$stopped" ] && [ "$code" -ne 0 ]; then
   # A job that is cancelled, or that somebody else has requeued, is told to stop as well, but it is no longer running.
-  [ "$(squeue --noheader --jobs="$job" --format=%T)" = RUNNING ] || exit "$code"
+  state=$(squeue --noheader --jobs="$job" --format=%T) || state=RUNNING
+  [ "$state" = RUNNING ] || exit "$code"
   [ "${SLURM_RESTART_COUNT:-0}" -lt "$LONGEST" ] || fail "stopped $LONGEST times; allow it more time" 1
   echo "slurm_task.sh: stopped; queued again, to resume"
   scontrol requeue "$job" || fail "expected that Slurm queues the task again; make the same target again" 1
