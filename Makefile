@@ -107,6 +107,7 @@ help: ## every target, one line each
 	  '<data set>-<row>' 'one row, all SEEDS, then its line of the table' \
 	  '<data set>-data' 'slices and distance maps of a data set' \
 	  '<data set>-<table>' 'all rows of a table, then the table and tests of its rows against BASELINE' \
+	  '<data set>[-<row>]-status' 'a line per run, of a row, a table or all: waits, runs, ended, failed, missing' \
 	  '<data set>-curves' 'learning curves of the runs that exist' \
 	  '<data set>-pictures' 'contours and errors on validation slices, of the runs that exist' \
 	  '<data set>-figures' 'curves, pictures, box plots, maps, lesion shares' \
@@ -115,7 +116,8 @@ help: ## every target, one line each
 	  '$(foreach d,$(filter-out %-demo,$(DATASETS)),$(addprefix $(d)-,$(call tables,$(d))))' | fold -s -w 110
 	@printf '\n'; printf '%s\n' 'variables: SEEDS="0 1 2"  RAW=<folder of the raw data>  ARGS="<flags of train.py>"  SLICE_ARGS="<flags of preprocess.py>"' \
 	  '           EVAL_ARGS="<flags of eval.py run>"  BASELINE=<row>  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>' \
-	  '           DATA=<folder of the slices>  RESULTS=<folder of the runs>: other folders keep variants side by side'
+	  '           DATA=<folder of the slices>  RESULTS=<folder of the runs>: other folders keep variants side by side' \
+	  '           RUNNER=local|slurm  SLURM_FLAGS="<flags of sbatch>"  SLURM_MAX=<tasks at once>: runs as tasks of one array job'
 
 .PHONY: setup
 setup: $(READY) ## .venv with the pinned requirements and the library, editable

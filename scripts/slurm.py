@@ -23,7 +23,8 @@ TASK = Path(__file__).with_name("slurm_task.sh")
 TAIL = 2**16    # bytes of a log's end
 # The Makefile's variables that a user may set in the environment, which reaches a node only where sbatch is let to.
 VARIABLES = (
-    "SEEDS", "BASELINE", "DEVICE", "ARGS", "SLICE_ARGS", "EVAL_ARGS", "DATA", "RESULTS", "RAW", "LAYOUT", "VENV", "ALPHAS",
+    "SEEDS", "BASELINE", "DEVICE", "ARGS", "SLICE_ARGS", "EVAL_ARGS", "DATA", "RESULTS", "RAW", "LAYOUT", "VENV",
+    "ALPHAS",
 )
 
 
@@ -46,9 +47,10 @@ def parse(arguments: Sequence[str] | None) -> Namespace:
 
 
 def task_makeflags(environment: Mapping[str, str]) -> str:
-    """MAKEFLAGS for the makes of a job: this make's flags but for -j, its variables, and RUNNER, of which the last counts.
+    """MAKEFLAGS for the makes of a job: this make's flags but for -j, its variables, and RUNNER=local.
 
-    Variables are written as make does it: a backslash before what would end a word, dollar signs doubled.
+    Variables are written as make does it, a backslash before what would end a word and dollar signs doubled; where one
+    is there twice the last counts.
     """
     flags, _, given = environment.get("MAKEFLAGS", "").partition("-- ")
     kept = [word for word in flags.split() if not word.startswith(("-j", "--jobserver"))]

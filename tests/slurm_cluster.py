@@ -73,7 +73,7 @@ def running_cluster(folder: Path) -> Iterator[dict[str, str]]:
     (folder / "munge.key").chmod(0o400)
     for name in ("state", "spool"):
         (folder / name).mkdir()
-    munge = [f"--{word}={folder}/munge.{word.split('-')[0]}" for word in ("socket", "key-file", "pid-file", "seed-file")]
+    munge = [f"--socket={folder}/munge.socket", *(f"--{w}-file={folder}/munge.{w}" for w in ("key", "pid", "seed"))]
     with contextlib.ExitStack() as stack:
         stack.enter_context(daemon("munged", "--foreground", "--force", *munge, log=folder, environment=environment))
         wait_until("munged", (folder / "munge.socket").exists)

@@ -19,8 +19,9 @@ ROWS = {
 }
 FLAGS = "--width 2 --batch-size 2"
 VARIABLES = (
-    "RAW=raw/isles", "SLICE_ARGS=--size 32 --val 1", f"ARGS={FLAGS}", "TABLE_three=long short other",
-    "BASELINE=long", "TABLE_poor=short bad", "ROW_bad=--region nothing", *(f"ROW_{row}={flags}" for row, flags in ROWS.items()),
+    "RAW=raw/isles", "SLICE_ARGS=--size 32 --val 1", f"ARGS={FLAGS}", "BASELINE=long",
+    *(f"ROW_{row}={flags}" for row, flags in ROWS.items()), "TABLE_three=long short other",
+    "ROW_bad=--region nothing", "TABLE_poor=short bad",
 )
 
 
@@ -97,8 +98,8 @@ def test_a_table_through_slurm_is_the_one_without_it(cluster, project, tmp_path,
     for path in sorted((tmp_path / "isles").rglob("*.csv")):
         if path.name != "log.csv":  # it has seconds
             assert path.read_bytes() == (there / path.relative_to(tmp_path / "isles")).read_bytes(), path
-    assert (there / "three.md").exists() and (there / "three-tests.md").exists() and (there / "curves.pdf").exists()
-    (killed,), (requeued,) = ([p.read_text() for p in (there / ".slurm").glob(f"isles-three-*-{n}.log")] for n in (0, 1))
+    assert all((there / name).exists() for name in ("three.md", "three-tests.md", "curves.pdf"))
+    killed, requeued = (next((there / ".slurm").glob(f"isles-three-*-{task}.log")).read_text() for task in (0, 1))
     assert killed.count("train.py --data") == 2 and "stopped; queued again" in killed
     assert requeued.count("train.py --data") == 2 and "stopped; queued again" not in requeued
 
