@@ -86,7 +86,7 @@ def finish(state, run):
 
 
 def leave(state, run):
-    (record,) = (record for record in map(json.loads, (p.read_text() for p in records(state))) if run in record["tasks"])
+    (record,) = (each for each in map(json.loads, [p.read_text() for p in records(state)]) if run in each["tasks"])
     gone = f"|{record['tasks'].index(run)}|"
     kept = [line for line in queue(state) if not (gone in line and line.endswith(record["token"]))]
     (state / "queue").write_text("".join(f"{line}\n" for line in kept))
@@ -138,9 +138,9 @@ def test_two_makes_at_once_submit_once(state, monkeypatch):
 
 @pytest.mark.parametrize("refused", [1, 2])
 def test_a_cluster_that_refuses_is_left_with_nothing(state, refused):
-    words = "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates it\n"
+    words = "sbatch: error: QOSMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates it\n"
     (state / f"refuse-{refused}").write_text(words)
-    assert_refused(submit(state, "--flags=-p gpu"), "SLURM_FLAGS='-p gpu'", "QOSMaxSubmitJobPerUserLimit", "violates it")
+    assert_refused(submit(state, "--flags=-p gpu"), "SLURM_FLAGS='-p gpu'", "QOSMaxSubmitJobLimit", "violates it")
     assert not queue(state) and not records(state)
 
 
