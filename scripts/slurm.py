@@ -141,10 +141,9 @@ def status(args: Namespace) -> None:
     width = max((len(run) for run in runs), default=0)
     states = Counter()
     for run in runs:
-        log = newest[run].log(folder, run) if run in newest else None
         state = run_state(args.results / run, queued.get(run), newest.get(run))
         states[state] += 1
-        said = queued[run][1].reason if state == "waits" else last_line(log) if log else ""
+        said = queued[run][1].reason if state == "waits" else run_log(folder, run, state, newest.get(run))
         print(f"{run:<{width}}  {state:<7}  {epochs(args.results / run):<16}  {said}".rstrip())
     print(f"{len(runs)} runs: {', '.join(f'{count} {state}' for state, count in states.items()) or 'none'}")
     goals = {s.goal: s for s in submissions if s.after and args.runs in ([], s.runs)}
@@ -157,8 +156,10 @@ def after_state(submission: Submission, jobs: Sequence[Job], folder: Path) -> st
     for job in jobs:
         if job.name == f"{submission.token}-after":
             return f"{'waits' if job.waits else 'runs'}  {job.reason}"
-    log = folder / f"{submission.token}-after.log"
-    return last_line(log) if log.exists() else "cancelled, since a run failed or somebody did it"
+    said = last_line(folder / f"{submission.token}-after.log")
+    if said is None:
+        return "cancelled, since a run failed or somebody cancelled it"
+    return f"failed  {said}" if re.search(r": error: |\*\*\*", said) else "ended"
 
 
 def run_folders(results: Path) -> list[Path]:
@@ -176,6 +177,14 @@ def run_state(run: Path, queued: tuple[Submission, Job] | None, submission: Subm
     return "begun" if (run / "log.csv").exists() else "missing"
 
 
+def run_log(folder: Path, run: str, state: str, submission: Submission | None) -> str:
+    """What its task said last, where it was a task."""
+    said = last_line(submission.log(folder, run)) if submission else None
+    if said is None and state == "failed":
+        return "no log: it was cancelled before it began, or its node could not write one"
+    return said or ""
+
+
 def epochs(run: Path) -> str:
     """How far a run is, from its files."""
     if not (run / "log.csv").exists() or not (run / "config.json").exists():
@@ -184,14 +193,14 @@ def epochs(run: Path) -> str:
     return f"epoch {done} of {read_json(run / 'config.json').get('settings', {}).get('epochs', '?')}"
 
 
-def last_line(log: Path) -> str:
-    """The last line of a task's log that says something; make's own words come after every failure."""
+def last_line(log: Path) -> str | None:
+    """The last line of a log that says something, None without a log; make's own words come after every failure."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL))
             lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
     except OSError:
-        return "no log: it was cancelled before it began, or its node could not write one"
+        return None
     own = [line for line in lines if not line.startswith(("make:", "make["))]
     return (own or lines or [""])[-1]
 

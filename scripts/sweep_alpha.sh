@@ -49,8 +49,9 @@ is_missing() {
 }
 
 if [[ ${RUNNER-local} == slurm ]] && is_missing; then
-  # All rows as one table, for one array job.
-  again=$(printf '%q ' env "STRATEGIES=${strategies[*]}" "NAME=$name" scripts/sweep_alpha.sh "$dataset" "${alphas[*]}")
+  # All rows as one table, for one array job. sbatch may have been told not to export the environment.
+  again=$(printf '%q ' env "SEEDS=$SEEDS" "STRATEGIES=${strategies[*]}" "NAME=$name" "RESULTS=${RESULTS-results}" \
+    "VENV=${VENV-.venv}" scripts/sweep_alpha.sh "$dataset" "${alphas[*]}")
   exec make "$dataset-alpha-sweep" TABLE_alpha-sweep="${rows[*]}" ALPHAS="${alphas[*]}" SLURM_AFTER="$again"
 fi
 make -j "${JOBS-1}" "${rows[@]/#/$dataset-}" ALPHAS="${alphas[*]}"

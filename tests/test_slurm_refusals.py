@@ -281,14 +281,32 @@ def test_status_says_how_each_run_is(state):
     run.mkdir()
     (run / "config.json").write_text('{"settings": {"epochs": 9}}')
     (run / "log.csv").write_text("epoch\n0\n1\n")
+    done = status(state, "--runs", *runs[:4])
+    assert "isles-two, job 2 after its runs: waits" in done.stdout
     done = status(state, "--runs", *runs)
     assert done.returncode == 0, done.stderr
     lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
     assert [line[1] for line in lines[:5]] == ["ended", "failed", "runs", "waits", "missing"]
     assert lines[1][2] == "train.py: error: a line" and lines[3][2] == "Priority"
     assert lines[2][2].startswith("epoch 2 of 9")
+    log.unlink()
+    assert "no log: it was cancelled before it began" in status(state).stdout.splitlines()[1]
     # All runs that are known, where none are named.
     assert {line.split()[0] for line in status(state).stdout.splitlines()[:4]} == set(runs[:4])
+
+
+@pytest.mark.parametrize(("log", "words"), [
+    (None, "cancelled, since a run failed"),
+    ("| row | DSC |\nNotes.\n", "ended"),
+    ("eval.py: error: no runs\nmake: *** [x] Error 2\n", "failed  eval.py: error: no runs"),
+])
+def test_status_says_how_the_job_after_the_runs_is(state, log, words):
+    submit(state)
+    (state / "queue").write_text("")
+    if log:
+        records(state)[0].with_name(f"{records(state)[0].stem}-after.log").write_text(log)
+    for flags in ((), ("--runs", *RUNS)):
+        assert status(state, *flags).stdout.splitlines()[-1].startswith(f"isles-two, job 2 after its runs: {words}")
 
 
 def test_status_without_slurm(state, monkeypatch):
@@ -337,4 +355,5 @@ def test_a_sweep_is_one_array(state, project):
                           env=environment)
     assert done.returncode == 0 and "4 submitted as job 1; then job 2" in done.stdout, done.stderr
     after = (state / "calls").read_text().splitlines()[-1]
-    assert after.endswith("env STRATEGIES=increase NAME=my sweep scripts/sweep_alpha.sh isles 0.3 0.1")
+    environment = "env SEEDS=0 STRATEGIES=increase NAME=my sweep RESULTS=results VENV=.venv"
+    assert after.endswith(f" {environment} scripts/sweep_alpha.sh isles 0.3 0.1")
