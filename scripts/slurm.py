@@ -54,10 +54,9 @@ def task_makeflags(environment: Mapping[str, str]) -> str:
     """
     flags, _, given = environment.get("MAKEFLAGS", "").partition("-- ")
     kept = [word for word in flags.split() if not word.startswith(("-j", "--jobserver"))]
-    on_command_line = re.findall(r"(?:^|(?<!\\) )(\w+)=", given)
     inherited = [
         f"{name}=" + re.sub(r"([\s\\'\"])", r"\\\1", environment[name]).replace("$", "$$")
-        for name in VARIABLES if name in environment and name not in on_command_line
+        for name in VARIABLES if name in environment
     ]
     return " ".join([*kept, "--", *inherited, given, "RUNNER=local"])
 
