@@ -13,7 +13,7 @@ from slurm_cluster import ask, missing_programs, running_cluster, wait_until
 import train
 
 SEEDS = range(4)
-EPOCHS = 40     # of the runs that are disturbed
+EPOCHS = 80     # of the runs that are disturbed
 ROWS = {
     "long": f"--region gdl --epochs {EPOCHS}", "short": "--region gdl --epochs 2", "other": "--region focal --epochs 2",
 }
@@ -68,13 +68,19 @@ def train_here(project, results):
 
 def disturb(cluster, project, array):
     """Stop one run in its middle and let Slurm requeue another."""
-    for seed, command in enumerate((("scancel", "--batch", "--signal=TERM"), ("scontrol", "requeue"))):
+    commands = [("scancel", "--batch", "--signal=TERM", f"{array}_0"), ("scontrol", "requeue", f"{array}_1")]
+    sent = []
+    for seed, command in enumerate(commands):
         run = project / "results" / "isles" / "long" / f"seed{seed}"
         wait_until(f"an epoch of {run}", lambda run=run: epochs(run) >= 2, seconds=120)
-        # scancel signals a task of an array at once, but tries again for minutes where other tasks of it wait.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run([*command, f"{array}_{seed}"], env=cluster, check=True, timeout=3)
+        sent.append(subprocess.Popen(command, env=cluster))
         assert epochs(run) < EPOCHS, "too late to disturb it"
+    assert sent[1].wait(timeout=60) == 0
+    # scancel signals a task of an array at once, but tries again for minutes where other tasks of it wait.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        sent[0].wait(timeout=2)
+    sent[0].kill()
+    sent[0].wait()
 
 
 @pytest.mark.slow
