@@ -25,6 +25,12 @@ RESULTS ?= results
 RAW ?=
 # A data set of your own: LAYOUT=nnunet RAW=<folder> make <name>-<row>, a name without a hyphen.
 LAYOUT ?=
+# Where runs are trained: here, or as tasks of an array job with sbatch's flags, so many of them at once.
+RUNNER ?= local
+SLURM_FLAGS ?=
+SLURM_MAX ?= 20
+# What the job after the array runs, where it is not the goal itself.
+SLURM_AFTER ?=
 # Lesion masks (NIfTI) for make bench; without them it makes its own.
 MASKS ?=
 
@@ -38,6 +44,12 @@ endif
 # These are parts of targets, which make itself takes apart.
 $(foreach v,DATA RESULTS VENV,$(foreach c,$$ ' " ` ;,$(if $(findstring $(c),$(value $(v))),$(error $(v): expected a path without $(c), found $(value $(v))))))
 $(foreach v,DATA RESULTS VENV,$(if $(word 2,$(value $(v))),$(error $(v): expected a path without spaces, found $(value $(v)))))
+
+ifneq ($(RUNNER),local)
+ifneq ($(RUNNER),slurm)
+$(error RUNNER: expected local or slurm, found $(RUNNER))
+endif
+endif
 
 # OpenMP's threads give up waiting early: under -j, threads that spin take the cores from those that work.
 export GOMP_SPINCOUNT ?= 2000
@@ -74,6 +86,8 @@ raw = $(if $(filter %-demo,$(1)),$(DATA)/raw/$(1),$(or $(subst $$$$,$$,$(value R
 quoted = '$(subst ','\'',$(1))'
 # The metrics of a row of a data set, all seeds: $(call metrics,isles,gdl)
 metrics = $(foreach seed,$(SEEDS),$(RESULTS)/$(1)/$(2)/seed$(seed)/metrics.csv)
+# The same of all rows of a table: $(call all_metrics,isles,table1)
+all_metrics = $(foreach row,$(call rows,$(1),$(2)),$(call metrics,$(1),$(row)))
 # Arguments of a table: $(call outputs,<data set>,<table>,<name of the output>)
 outputs = $(RESULTS)/$(1) --rows $(call rows,$(1),$(2)) --name $(3) --seeds $(SEEDS) $(FLAGS_$(2))
 # Whether a table's rows are tested: where the baseline is one of several, and cases have figures of their own.
@@ -84,6 +98,18 @@ snapshot_flags = $(if $(call snapshots,$(1)),--snapshot-epochs $(call snapshots,
 # The rows and tables of a data set among the goals: figures beside them wait for them under -j.
 wanted = $(filter $(addprefix $(1)-,$(ROWS) $(call tables,$(1))),$(MAKECMDGOALS))
 
+# With RUNNER=slurm a goal whose runs are not all there submits them. Before it come the slices and what the rows' runs
+# are asked for, made here once, and the runs that are there, which are checked as ever. $(call before,<data set>,<rows>,
+# <their metrics.csv>,<file that make makes of them here>)
+before = $(if $(and $(filter slurm,$(RUNNER)),$(filter-out $(wildcard $(3)),$(3))),$(DATA)/$(1)/meta.json $(foreach row,$(2),$(RESULTS)/$(1)/$(row)/.options) $(wildcard $(3)),$(4))
+# ROW/seedN of a list of metrics.csv: $(call runs,<data set>,<metrics.csv>)
+runs = $(patsubst $(RESULTS)/$(1)/%/metrics.csv,%,$(2))
+# $(call submit,<data set>,<goal>,<its metrics.csv>,<goals of the job after the array, where there are more>)
+submit = $(PY) scripts/slurm.py submit $(RESULTS)/$(1) --goal $(2) --runs $(call runs,$(1),$(3)) --max=$(call quoted,$(SLURM_MAX)) \
+  --flags=$(call quoted,$(SLURM_FLAGS)) --after=$(call quoted,$(or $(SLURM_AFTER),$(4)))
+# Whether a recipe's goal is submitted: its first prerequisite is then not the file that is made here.
+submitted = $(if $(filter %.md,$<),,yes)
+
 .PHONY: help
 help: ## every target, one line each
 	@grep -hE '^[a-z0-9<>-]+:.*## ' Makefile | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  %-28s %s\n", $$1, $$2}'
@@ -93,6 +119,7 @@ help: ## every target, one line each
 	  '<data set>-data' 'slices and distance maps of a data set' \
 	  '<data set>-nnunet-data' 'its raw cases and split in the form of nnU-Net, planned and preprocessed' \
 	  '<data set>-<table>' 'all rows of a table, then the table and tests of its rows against BASELINE' \
+	  '<data set>[-<row>]-status' 'a line per run, of a row, a table or all: waits, runs, ended, failed, missing' \
 	  '<data set>-curves' 'learning curves of the runs that exist' \
 	  '<data set>-pictures' 'contours and errors on validation slices, of the runs that exist' \
 	  '<data set>-figures' 'curves, pictures, box plots, maps, lesion shares' \
@@ -105,7 +132,8 @@ help: ## every target, one line each
 	  '           EVAL_ARGS="<flags of eval.py run>"  SNAPSHOTS="<epochs after which weights are kept>"' \
 	  '           BASELINE=<row>  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>' \
 	  '           NNUNET_VENV=<environment of nnU-Net>  CONFIGURATION=2d|3d_fullres of nnU-Net' \
-	  '           DATA=<folder of the slices>  RESULTS=<folder of the runs>: other folders keep variants side by side'
+	  '           DATA=<folder of the slices>  RESULTS=<folder of the runs>: other folders keep variants side by side' \
+	  '           RUNNER=local|slurm  SLURM_FLAGS="<flags of sbatch>"  SLURM_MAX=<tasks at once>: runs as tasks of one array job'
 
 .PHONY: setup
 setup: $(READY) ## .venv with the pinned requirements and the library, editable
@@ -153,12 +181,15 @@ table2: | $(READY) ## time of a step with each loss, in the form of Table 2, on 
 	$(PY) scripts/bench_losses.py --device $(DEVICE)
 
 DEMO := $(RESULTS)/isles-demo
-.PHONY: demo
-demo: $(DEMO)/demo.md $(DEMO)/demo-curves.pdf $(DEMO)/demo-pictures.pdf ## the whole pipeline on a generated phantom: two rows, table, curves, picture
-	@cat $<
-	@printf 'curves:  $(DEMO)/demo-curves.png\npicture: $(DEMO)/demo-pictures.png\n'
-
 DEMO_METRICS := $(foreach row,$(DEMO_ROWS),$(foreach seed,$(DEMO_SEEDS),$(DEMO)/$(row)/seed$(seed)/metrics.csv))
+
+.PHONY: demo demo-status
+demo: $(call before,isles-demo,$(DEMO_ROWS),$(DEMO_METRICS),$(DEMO)/demo.md $(DEMO)/demo-curves.pdf $(DEMO)/demo-pictures.pdf) ## the whole pipeline on a generated phantom: two rows, table, curves, picture
+	@$(if $(submitted),$(call submit,isles-demo,$@,$(DEMO_METRICS)),cat $<; \
+	  printf 'curves:  $(DEMO)/demo-curves.png\npicture: $(DEMO)/demo-pictures.png\n')
+
+demo-status: | $(READY)
+	@$(PY) scripts/slurm.py status $(DEMO) --runs $(call runs,isles-demo,$(DEMO_METRICS))
 
 $(DEMO)/demo.md: $(DEMO_METRICS)
 	$(PY) eval.py table $(DEMO) --rows $(DEMO_ROWS) --name demo > /dev/null
@@ -215,7 +246,7 @@ define dataset
 # Made whole or not at all, like metrics.csv below: make, when it is stopped, must not delete them. Only a target's own
 # words count here, no other pattern.
 .PRECIOUS: $(DATA)/$(1)/meta.json
-.PHONY: $(1)-data $(1)-nnunet-data $(1)-curves $(1)-pictures $(1)-figures $(1)-report
+.PHONY: $(1)-data $(1)-nnunet-data $(1)-curves $(1)-pictures $(1)-figures $(1)-report $(1)-status
 $(1)-data: $(DATA)/$(1)/meta.json
 
 $(1)-nnunet-data: $(DATA)/$(1)/meta.json | $(NNUNET_READY)
@@ -247,6 +278,9 @@ $(1)-convergence: $(if $(CONVERGENCE_$(1)),,$(1)-convergence-runs)
 $(1)-convergence-runs: $$(foreach row,$(STRATEGIES),$$(call metrics,$(1),$$(row)))
 	@$$(PY) eval.py convergence $(RESULTS)/$(1) --rows $(STRATEGIES) --seeds $(SEEDS)
 
+$(1)-status: | $(READY)
+	@$$(PY) scripts/slurm.py status $(RESULTS)/$(1)
+
 $(1)-%:
 	@echo "make: error: $$@: expected a row or a table of $(1), one of $(ROWS) $(call tables,$(1)), found $$*" >&2; exit 2
 endef
@@ -266,9 +300,12 @@ flags = $(ROW_$(2)) $(if $(filter nnunet-%,$(2)),$(NNUNET_$(1)) --configuration 
 # $(call row,D,R): the runs of row R on data set D. A killed run resumes where it stopped; metrics.csv comes last.
 define row
 .PRECIOUS: $(RESULTS)/$(1)/$(2)/seed%/metrics.csv
-.PHONY: $(1)-$(2)
-$(1)-$(2): $(RESULTS)/$(1)/$(2).md
-	@cat $$<
+.PHONY: $(1)-$(2) $(1)-$(2)-status
+$(1)-$(2): $$(call before,$(1),$(2),$$(call metrics,$(1),$(2)),$(RESULTS)/$(1)/$(2).md)
+	@$$(if $$(submitted),$$(call submit,$(1),$$@,$$(call metrics,$(1),$(2))),cat $$<)
+
+$(1)-$(2)-status: | $(READY)
+	@$$(PY) scripts/slurm.py status $(RESULTS)/$(1) --runs $$(call runs,$(1),$$(call metrics,$(1),$(2)))
 
 $(RESULTS)/$(1)/$(2).md: $$(call metrics,$(1),$(2)) $(RESULTS)/.choices
 	@$$(PY) eval.py table $(RESULTS)/$(1) --rows $(2) --name $(2) --seeds $$(SEEDS) $$(FLAGS_$(2)) > /dev/null
@@ -284,11 +321,14 @@ endef
 
 # $(call table,D,T): table T of data set D, over all its rows, and the tests of its rows against BASELINE.
 define table
-.PHONY: $(1)-$(2)
-$(1)-$(2): $(RESULTS)/$(1)/$(2).md
-	@cat $$<; $$(if $$(call tested,$(1),$(2)),echo; cat $(RESULTS)/$(1)/$(2)-tests.md)
+.PHONY: $(1)-$(2) $(1)-$(2)-status
+$(1)-$(2): $$(call before,$(1),$$(call rows,$(1),$(2)),$$(call all_metrics,$(1),$(2)),$(RESULTS)/$(1)/$(2).md)
+	@$$(if $$(submitted),$$(call submit,$(1),$$@,$$(call all_metrics,$(1),$(2)),make $$@ $(1)-figures),cat $$<; $$(if $$(call tested,$(1),$(2)),echo; cat $(RESULTS)/$(1)/$(2)-tests.md))
 
-$(RESULTS)/$(1)/$(2).md: $$(foreach row,$$(call rows,$(1),$(2)),$$(call metrics,$(1),$$(row))) $(RESULTS)/.choices
+$(1)-$(2)-status: | $(READY)
+	@$$(PY) scripts/slurm.py status $(RESULTS)/$(1) --runs $$(call runs,$(1),$$(call all_metrics,$(1),$(2)))
+
+$(RESULTS)/$(1)/$(2).md: $$(call all_metrics,$(1),$(2)) $(RESULTS)/.choices
 	@if [ -n "$$(filter-out $$(call rows,$(1),$(2)),$$(BASELINE))" ]; then \
 	  echo "make: error: BASELINE: expected a row of $(1)-$(2), one of $$(call rows,$(1),$(2)), found $$(BASELINE)" >&2; exit 2; fi
 	@$$(if $$(call tested,$(1),$(2)),$$(PY) eval.py compare $$(call outputs,$(1),$(2),$(2)-tests) --baseline $$(call baseline,$(1),$(2)) > /dev/null)

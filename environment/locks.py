@@ -10,12 +10,12 @@ from utils import InputError
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process alone; ``InputError`` where another process holds it."""
+def exclusive(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold ``folder`` for this process alone; ``InputError`` where another process holds it, but for ``wait``."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{folder}: another process is at work in it; wait for it or stop it") from None
         except OSError:

@@ -4,7 +4,8 @@
 #   scripts/sweep_alpha.sh DATASET "0.001 0.01 0.1 1"
 #   STRATEGIES="increase rebalance" SEEDS="0 1 2" JOBS=2 NAME=sweep ARGS="--epochs 50" scripts/sweep_alpha.sh isles "0.01 0.1"
 #
-# Runs that exist are used as they are, killed ones resume. The other variables of the Makefile (RAW, DEVICE, ...) pass through.
+# Runs that exist are used as they are, killed ones resume. RUNNER=slurm submits those that are missing, and a job after
+# them that runs this script again, for the table and its curves. The other variables of the Makefile (RAW, DEVICE, ...) pass through.
 set -euo pipefail
 
 if [[ $# -ne 2 ]]; then
@@ -35,6 +36,24 @@ done
 cd "$(dirname "$0")/.."
 export SEEDS=${SEEDS-0 1 2}
 name=${NAME-sweep}
+
+# Whether a run has not ended.
+is_missing() {
+  local row seed
+  for row in "${rows[@]}"; do
+    for seed in $SEEDS; do
+      [[ -e ${RESULTS-results}/$dataset/$row/seed$seed/metrics.csv ]] || return 0
+    done
+  done
+  return 1
+}
+
+if [[ ${RUNNER-local} == slurm ]] && is_missing; then
+  # All rows as one table, for one array job. sbatch may have been told not to export the environment.
+  again=$(printf '%q ' env "SEEDS=$SEEDS" "STRATEGIES=${strategies[*]}" "NAME=$name" "RESULTS=${RESULTS-results}" \
+    "VENV=${VENV-.venv}" scripts/sweep_alpha.sh "$dataset" "${alphas[*]}")
+  exec make "$dataset-alpha-sweep" TABLE_alpha-sweep="${rows[*]}" ALPHAS="${alphas[*]}" SLURM_AFTER="$again"
+fi
 make -j "${JOBS-1}" "${rows[@]/#/$dataset-}" ALPHAS="${alphas[*]}"
 python=${VENV-.venv}/bin/python
 "$python" eval.py table "${RESULTS-results}/$dataset" --rows "${rows[@]}" --name "$name"

@@ -6,63 +6,20 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from project_copy import ROOT, copy_project, make, make_phantom, without_make
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = (
-    "boundary_loss", "engines", "environment", "evaluation", "raw_data", "reporting", "sliced_data", "slicing",
-    "training",
-)
 TINY = ["SLICE_ARGS=--size 32 --val 1", "ARGS=--width 16 --epochs 2", "SEEDS=0 1"]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of the project whose environment is this interpreter."""
-    folder = tmp_path_factory.mktemp("make") / "project"
-    folder.mkdir()
-    for pattern in ("*.py", "*.mk", "Makefile", "requirements*.txt", "pyproject.toml"):
-        for path in ROOT.glob(pattern):
-            shutil.copy(path, folder)
-    for name in ("scripts", "published", *PACKAGES):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    python = folder / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
-    (folder / ".venv" / ".ready").touch()
-    for name, cases in (("isles", "3"), ("wmh", "3")):
-        subprocess.run(
-            [
-                python,
-                "scripts/phantom.py",
-                name,
-                "--out",
-                f"raw/{name}",
-                "--cases",
-                cases,
-                "--slices",
-                "3",
-                "--in-plane",
-                "48",
-            ],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        )
+    folder = copy_project(tmp_path_factory.mktemp("make") / "project")
+    for name in ("isles", "wmh"):
+        make_phantom(folder, name)
     return folder
-
-
-def make(project, *arguments):
-    # Variables of a make around this test run must not reach the one inside.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-    return subprocess.run(
-        ["make", *arguments], cwd=project, capture_output=True, text=True, env={**inherited, "OMP_NUM_THREADS": "1"}
-    )
 
 
 @pytest.mark.slow
@@ -293,10 +250,9 @@ def test_variants_live_side_by_side(project):
 
 
 def start_make(project, *arguments):
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
     return subprocess.Popen(
         ["make", *arguments], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=inherited,
+        env=without_make(),
     )
 
 

@@ -63,6 +63,18 @@ def test_a_run_stopped_anywhere_goes_on_bit_for_bit(sliced, whole, tmp_path, mon
     assert_same_run(whole, tmp_path / "run")
 
 
+@pytest.mark.parametrize("losses", [("--contour", "none"), ("--region", "none", "--contour", "boundary")])
+def test_a_run_of_one_loss_stopped_within_an_epoch_resumes(sliced, tmp_path, monkeypatch, losses):
+    """The loss that it does not have is NaN in each step, and no damage."""
+    flags = ("--batch-size", "1", "--epochs", "2", *losses)
+    run(sliced, tmp_path / "whole", *flags)
+    signal_at(monkeypatch, Trainer, "step", 7)
+    assert call(train, "--data", sliced, "--out", tmp_path / "run", *SMALL, *flags, monkeypatch=monkeypatch) == 130
+    monkeypatch.undo()
+    run(sliced, tmp_path / "run", *flags, "--resume")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
 def test_a_run_stopped_again_and_again_goes_on_bit_for_bit(sliced, whole, tmp_path, monkeypatch):
     for stops in range(20):
         with monkeypatch.context() as patch:

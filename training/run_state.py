@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from training.checkpoints import random_states
+from training.epoch_totals import STEP_VALUES
+from training.settings import Settings
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -71,7 +73,7 @@ def check_state(state: Mapping, trainer: "Trainer") -> None:
     check_optimiser(state["optimiser"], trainer.optimiser)
     check_log(state["log"], trainer.log_columns, epoch=state["epoch"])
     if state["so_far"] is not None:
-        check_totals(state["so_far"], vars(trainer.totals), trainer.settings.batch_size)
+        check_totals(state["so_far"], vars(trainer.totals), trainer.settings)
     check_random(state["random"], random_states())
 
 
@@ -92,13 +94,16 @@ def check_log(log: object, columns: Sequence[str], *, epoch: object) -> None:
                 raise ValueError(f"{name} {row[name]} in its log")
 
 
-def check_totals(found: object, expected: Mapping, batch_size: int) -> None:
-    """The sums of an epoch under way, and how far it is."""
-    check_like(found, expected, "so_far")
+def check_totals(found: Mapping, expected: Mapping, settings: Settings) -> None:
+    """The sums of an epoch under way, and how far it is; a loss that the run does not have is NaN in each step."""
+    absent = [getattr(settings, name, "") == "none" for name in STEP_VALUES]
+    known = found["steps"].masked_fill(torch.tensor(absent, device=found["steps"].device), 0.0)
+    check_like({**found, "steps": known}, expected, "so_far")
     if found.keys() != expected.keys():
         raise ValueError(f"{len(found)} parts of its so_far")
     steps, slices = found["n_steps"], found["n_slices"]
-    if not 0 < steps <= len(expected["steps"]) or slices != min(steps * batch_size, expected["counts"].shape[1]):
+    whole = expected["counts"].shape[1]
+    if not 0 < steps <= len(expected["steps"]) or slices != min(steps * settings.batch_size, whole):
         raise ValueError(f"{slices} slices in {steps} steps of its so_far")
 
 
