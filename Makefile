@@ -130,7 +130,7 @@ help: ## every target, one line each
 	  '$(foreach d,$(filter-out %-demo,$(DATASETS)),$(addprefix $(d)-,$(call tables,$(d))))' | fold -s -w 110
 	@printf '\n'; printf '%s\n' 'variables: SEEDS="0 1 2"  RAW=<folder of the raw data>  ARGS="<flags of train.py>"  SLICE_ARGS="<flags of preprocess.py>"' \
 	  '           EVAL_ARGS="<flags of eval.py run>"  SNAPSHOTS="<epochs after which weights are kept>"' \
-	  '           BASELINE=<row>  DEVICE=auto|cuda|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>' \
+	  '           BASELINE=<row>  DEVICE=auto|cuda|cuda:N|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>' \
 	  '           NNUNET_VENV=<environment of nnU-Net>  CONFIGURATION=2d|3d_fullres of nnU-Net' \
 	  '           DATA=<folder of the slices>  RESULTS=<folder of the runs>: other folders keep variants side by side' \
 	  '           RUNNER=local|slurm  SLURM_FLAGS="<flags of sbatch>"  SLURM_MAX=<tasks at once>: runs as tasks of one array job'

@@ -8,7 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
-    "boundary_loss", "engines", "environment", "evaluation", "raw_data", "reporting", "sliced_data", "slicing", "training",
+    "boundary_loss", "engines", "environment", "evaluation", "raw_data", "reporting", "sliced_data", "slicing",
+    "training",
 )
 
 
