@@ -124,13 +124,13 @@ def deterministic(monkeypatch):
 
 def test_deterministic_is_set_before_the_device_starts(sliced, tmp_path, deterministic, monkeypatch):
     found = []
-    select = session.select_device
+    claim = session.claimed_device
 
-    def selected(name):
+    def claimed(name):
         found.append((torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")))
-        return select(name)
+        return claim(name)
 
-    monkeypatch.setattr(session, "select_device", selected)
+    monkeypatch.setattr(session, "claimed_device", claimed)
     run(sliced, tmp_path / "run", "--deterministic", "--epochs", "1")
     assert found == [(True, ":4096:8")] and not torch.backends.cudnn.benchmark
 

@@ -53,7 +53,7 @@ def test_linked_slices_are_a_data_set_and_growth_is_measured(tmp_path, monkeypat
 def test_table_2_has_a_row_a_loss(tmp_path):
     from losses import CONTOUR_LOSSES, REGION_LOSSES
 
-    flags = ("--size", 32, "--width", 16, "--repeats", 2, "--device", "cpu")
+    flags = ("--size", 32, "--width", 2, "--repeats", 2, "--device", "cpu")
     done = run("bench_losses.py", *flags, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "table2.csv").open()))
