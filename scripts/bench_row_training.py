@@ -39,8 +39,9 @@ class Account:
         @functools.wraps(function)
         def call(*args, **kwargs):
             before = self.part
-            if within in (None, before):
-                self.enter(part)
+            if within not in (None, before):
+                return function(*args, **kwargs)
+            self.enter(part)
             try:
                 return function(*args, **kwargs)
             finally:
