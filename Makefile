@@ -170,6 +170,7 @@ lint: | $(READY) ## style and types
 .PHONY: bench
 bench: | $(READY) ## speed, as ratios measured in one run
 	$(PY) scripts/bench.py
+	$(PY) scripts/bench_row.py
 	$(PY) scripts/bench_engine.py
 	$(PY) scripts/bench_growth.py
 	$(PY) scripts/bench_distance.py $(if $(value MASKS),--masks $(call quoted,$(value MASKS)))

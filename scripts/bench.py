@@ -4,10 +4,12 @@ Absolute times depend on the machine; the ratios, measured in one process one af
 """
 import argparse
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +24,20 @@ from boundary_loss.losses import Boundary, GeneralizedDice
 from environment.cores import core_count
 from environment.provenance import package_version, processor
 from sliced_data.meta import read_meta
+from sliced_data.slices import SlicedCase
 from training.settings import PAPER
 from training.trainer import Trainer
 from utils import progress
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+Clock = Callable[[], float]
+
+
+def processor_clock() -> float:
+    """Processor seconds of this process, its threads, and the processes that it has waited for."""
+    return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
 class PixelNetwork(nn.Module):
@@ -40,8 +51,8 @@ class PixelNetwork(nn.Module):
         return self.head(image)
 
 
-def make_data(root: Path, cases: int, slices: int) -> tuple[Path, float]:
-    """Phantom scans in the WMH layout, sliced at 256 x 256; returns the folder and seconds per slice of slicing."""
+def make_raw(root: Path, cases: int, slices: int) -> Path:
+    """Phantom scans in the WMH layout."""
     subprocess.run(
         [
             sys.executable,
@@ -58,8 +69,14 @@ def make_data(root: Path, cases: int, slices: int) -> tuple[Path, float]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    return root / "raw"
+
+
+def make_data(root: Path, cases: int, slices: int) -> tuple[Path, float]:
+    """Phantom scans in the WMH layout, sliced at 256 x 256; returns the folder and seconds per slice of slicing."""
+    raw = make_raw(root, cases, slices)
     start = time.perf_counter()
-    preprocess.main(["wmh", "--source", str(root / "raw"), "--dest", str(root / "data"), "--val", "1"])
+    preprocess.main(["wmh", "--source", str(raw), "--dest", str(root / "data"), "--val", "1"])
     return root / "data", (time.perf_counter() - start) / (cases * slices)
 
 
@@ -86,13 +103,13 @@ class PlainDataset(torch.utils.data.Dataset):
         return torch.from_numpy(image).float(), torch.from_numpy(label).long(), torch.from_numpy(phi)
 
 
-def plain_epoch(folder: Path, batch_size: int) -> float:
+def plain_epoch(folder: Path, batch_size: int, *, clock: Clock = time.perf_counter) -> float:
     """Seconds per slice of a plain epoch: DataLoader workers, online maps, metrics of each batch on the CPU."""
     loader = torch.utils.data.DataLoader(PlainDataset(folder), batch_size, shuffle=True, num_workers=core_count())
     network = PixelNetwork(2, 2)
     optimiser = torch.optim.Adam(network.parameters())
     region, contour = GeneralizedDice(), Boundary()
-    start, scores = time.perf_counter(), []
+    start, scores = clock(), []
     for image, label, phi in loader:
         logits = network(image)
         loss = 0.99 * region(logits, label) + 0.01 * contour(logits, phi)
@@ -102,10 +119,10 @@ def plain_epoch(folder: Path, batch_size: int) -> float:
         prediction, reference = logits.argmax(1).numpy(), label.numpy()
         for p, r in zip(prediction == 1, reference == 1, strict=True):
             scores.append((loss.item(), 2 * (p & r).sum() / max(1, p.sum() + r.sum())))
-    return (time.perf_counter() - start) / len(loader.dataset)
+    return (clock() - start) / len(loader.dataset)
 
 
-def our_epoch(data: Path, batch_size: int) -> tuple[float, float]:
+def our_epoch(data: Path, batch_size: int, *, clock: Clock = time.perf_counter) -> tuple[float, float]:
     """Seconds per slice of our training epoch and of our validation, with the same network."""
     networks.NETWORKS["pixel"] = PixelNetwork
     settings = replace(PAPER, contour="boundary", network="pixel", batch_size=batch_size, precision="fp32")
@@ -113,11 +130,11 @@ def our_epoch(data: Path, batch_size: int) -> tuple[float, float]:
     with progress(total=0, leave=False) as bar:
         trainer.train_epoch(0, bar)
         trainer.new_epoch()
-        start = time.perf_counter()
+        start = clock()
         weights = trainer.train_epoch(1, bar)["region_weight"]
-        trained = time.perf_counter()
+        trained = clock()
         trainer.validate((weights, 1 - weights))
-    return (trained - start) / len(trainer.train), (time.perf_counter() - trained) / len(trainer.val)
+    return (trained - start) / len(trainer.train), (clock() - trained) / len(trainer.val)
 
 
 def memory(data: Path) -> tuple[float, float]:
@@ -139,19 +156,22 @@ def memory(data: Path) -> tuple[float, float]:
     return peak / 2**30, size / 2**30
 
 
-def scipy_slicing(data: Path) -> float:
+def read_labels(data: Path, case: SlicedCase) -> np.ndarray:
+    """The label (X, Y, Z) of a case, from its slices."""
+    files = sorted((data / case.split / "label").glob(f"{case.case_id}_*.npy"))
+    return np.stack([np.load(path) for path in files], axis=-1)
+
+
+def scipy_slicing(data: Path, *, clock: Clock = time.perf_counter) -> float:
     """Seconds per slice of SciPy's 2D and 3D maps alone, on the same labels, in one process."""
-    meta = read_meta(data)
-    case = meta.cases[0]
-    label = np.stack(
-        [np.load(path) for path in sorted((data / case.split / "label").glob(f"{case.case_id}_*.npy"))], axis=-1
-    )
-    start = time.perf_counter()
+    case = read_meta(data).cases[0]
+    label = read_labels(data, case)
+    start = clock()
     for k in (0, 1):
         scipy_map(label == k, case.spacing)
         for z in range(label.shape[2]):
             scipy_map(label[..., z] == k, case.spacing[:2])
-    return (time.perf_counter() - start) / label.shape[2]
+    return (clock() - start) / label.shape[2]
 
 
 def main() -> None:

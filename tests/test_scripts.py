@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dataloader import load_slices
@@ -47,6 +48,59 @@ def test_linked_slices_are_a_data_set_and_growth_is_measured(tmp_path, monkeypat
     assert 0 < float((val.label > 0).float().mean()) < 0.05 and val.image.shape == (20, 5, 32, 32)
     found = bench_growth.measure(data, "stream")
     assert found.keys() == {"load_ms", "epoch_ms", "validate_ms", "peak_mib"} and min(found.values()) > 0
+
+
+@pytest.mark.slow
+def test_the_cost_of_a_row_is_shared_out_among_its_parts():
+    done = run("bench_row.py", "--cases", 3, "--slices", 2, "--width", 1, "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(r"^\| ([a-z ]+) \| ([\d.]+) \| ([\d.]+) % \| ([\d.]+) % \|$", done.stdout, re.MULTILINE)
+    parts = {name: tuple(map(float, values)) for name, *values in lines}
+    all_parts = parts.pop("all")
+    assert set(parts) == {
+        "slicing", "start and reading", "training inside the network", "training outside the network", "validation",
+        "evaluation", "table",
+    }
+    for column, whole in enumerate(all_parts):
+        assert sum(values[column] for values in parts.values()) == pytest.approx(whole, abs=0.4)
+    assert parts["validation"][2] > parts["validation"][1] > 0      # a hundred epochs validate more than one
+    ratios = re.findall(r"\| ([\d.]+) \| [^|]+: ([\d.]+) \| ([\d.]+) \|$", done.stdout, re.MULTILINE)
+    assert len(ratios) == 4
+    assert all(float(beside) / float(ours) == pytest.approx(float(ratio), rel=0.1) for ours, beside, ratio in ratios)
+
+
+def test_time_within_a_part_counts_for_the_innermost_alone(monkeypatch):
+    import bench_row_training
+
+    clock = iter([1.0, 3.0, 6.0, 10.0, 15.0, 21.0])
+    monkeypatch.setattr(bench_row_training.time, "process_time", lambda: next(clock))
+    account = bench_row_training.Account()
+    network = account.counted("network", lambda: "logits", within="training")
+    training = account.counted("training", network)
+    assert training() == "logits"       # enters at 1, the network from 3 to 6, leaves at 10
+    validation = account.counted("validation", network)
+    assert validation() == "logits"     # from 15 to 21, the network's time its own
+    assert account.seconds == {bench_row_training.READING: 1 + 5, "training": 2 + 4, "network": 3, "validation": 6}
+
+
+def test_both_layouts_of_files_hold_the_same_slices_and_an_open_costs_its_latency(tmp_path, monkeypatch):
+    import bench_files
+
+    files = bench_files.Files(tmp_path, cases=2, size=4, latency=0.005)
+    files.write()
+    slept = []
+    monkeypatch.setattr(bench_files.time, "sleep", slept.append)
+    for layout, opens in (("slice", 3 * 80), ("case", 3 * 2)):
+        slept.clear()
+        found = files.resident(layout)
+        assert slept == [0.005] * opens
+        for values in found.values():
+            assert values.shape[0] == 80 and (values == np.arange(80).reshape(-1, 1, 1, 1)).all()
+        slept.clear()
+        batches = list(files.streamed(layout))
+        assert len(slept) == 3 * 80
+        marks = {kind: [int(one.flat[-1]) for batch in batches for one in batch[kind]] for kind in bench_files.READ}
+        assert sorted(marks["image"]) == list(range(80)) and marks["image"] == marks["label"] == marks["phi2d"]
 
 
 @pytest.mark.slow
