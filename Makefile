@@ -128,7 +128,7 @@ help: ## every target, one line each
 	  '<data set>-report' 'a page of all runs that exist: tables, curves, slices to leaf through'
 	@printf '\ndata sets: %s\nrows:      %s\ntables:    %s\n' '$(DATASETS)' '$(ROWS)' \
 	  '$(foreach d,$(filter-out %-demo,$(DATASETS)),$(addprefix $(d)-,$(call tables,$(d))))' | fold -s -w 110
-	@printf '\n'; printf '%s\n' 'variables: SEEDS="0 1 2"  RAW=<folder of the raw data>  ARGS="<flags of train.py>"  SLICE_ARGS="<flags of preprocess.py>"' \
+	@printf '\n'; printf '%s\n' 'variables: SEEDS="0 1 2"  RAW=<folder of the raw data>  LAYOUT=<how it is kept, of data of your own>  ARGS="<flags of train.py>"  SLICE_ARGS="<flags of preprocess.py>"' \
 	  '           EVAL_ARGS="<flags of eval.py run>"  SNAPSHOTS="<epochs after which weights are kept>"' \
 	  '           BASELINE=<row>  DEVICE=auto|cuda|cuda:N|cpu  PYTHON=<interpreter that makes .venv>  VENV=<its folder>' \
 	  '           NNUNET_VENV=<environment of nnU-Net>  CONFIGURATION=2d|3d_fullres of nnU-Net' \
@@ -147,7 +147,7 @@ $(READY): requirements.txt requirements-test.txt pyproject.toml
 
 .PHONY: test
 test: | $(READY) ## the whole test suite, on all cores
-	$(PY) -m pytest -q -n auto tests
+	$(PY) -m pytest -q -n auto --dist worksteal tests
 
 .PHONY: setup-nnunet
 setup-nnunet: $(NNUNET_READY) ## .venv-nnunet: the same and nnU-Net v2, for the rows nnunet-*
