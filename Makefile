@@ -173,6 +173,7 @@ bench: | $(READY) ## speed, as ratios measured in one run
 	$(PY) scripts/bench_row.py
 	$(PY) scripts/bench_engine.py
 	$(PY) scripts/bench_growth.py
+	$(PY) scripts/bench_runs.py
 	$(PY) scripts/bench_distance.py $(if $(value MASKS),--masks $(call quoted,$(value MASKS)))
 	$(PY) scripts/bench_metrics.py $(if $(value MASKS),--masks $(call quoted,$(value MASKS)))
 	$(PY) scripts/bench_score.py $(if $(value MASKS),--masks $(call quoted,$(value MASKS)))
