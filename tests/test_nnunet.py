@@ -16,6 +16,7 @@ import preprocess
 import train
 from evaluation import run_metrics
 from raw_data import dataset_of_facts, nnunet
+from raw_data.files import list_files
 from sliced_data.meta import read_meta
 
 
@@ -254,3 +255,12 @@ def test_what_is_refused(tmp_path, monkeypatch, capsys, name):
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and named in error, error
     assert tree(tmp_path) == before
+
+
+def test_labels_beside_scans_are_no_scans(tmp_path):
+    """Of a single channel any file is a scan, whatever its name, but for those in the folders of labels."""
+    root = make_nnunet(tmp_path / "raw", cases=("a_1",), channels=("T2",))
+    (root / "imagesTr" / "a_1_0000.nii.gz").rename(root / "head.nii.gz")
+    raw = nnunet.describe("mine", root)
+    scans = raw.scans_in(list_files(root), "")
+    assert [(scan.case_id, scan.images[0].path.name) for scan in scans] == [("head", "head.nii.gz")]

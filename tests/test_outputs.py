@@ -192,5 +192,9 @@ def test_a_link_to_nothing_is_refused_before_the_work(sliced, tmp_path, monkeypa
     slicing = ("isles", "--source", raw, "--dest", link, "--val", "1", "--size", "16")
     assert f"{link}: expected a new folder" in refused(preprocess, *slicing, monkeypatch=monkeypatch, capsys=capsys)
     training = ("--data", sliced, "--out", link, *SMALL)
-    assert f"{link}: expected a new folder" in refused(train, *training, monkeypatch=monkeypatch, capsys=capsys)
+    said = refused(train, *training, monkeypatch=monkeypatch, capsys=capsys)
+    assert f"{link}: expected a new folder or a run, found a link to nothing" in said
+    (tmp_path / "raw" / "file").write_text("")
+    training = ("--data", sliced, "--out", tmp_path / "raw" / "file", *SMALL)
+    assert "found a file" in refused(train, *training, monkeypatch=monkeypatch, capsys=capsys)
     assert link.is_symlink() and sorted(os.listdir(tmp_path)) == ["link", "raw"]

@@ -61,6 +61,15 @@ def rotated_scan(folder, shape=(30, 20, 4), spacing=(0.7, 1.1, 4.5)):
     return folder
 
 
+def test_each_scan_of_a_folder_has_a_line(wmh_run, tmp_path, monkeypatch, capsys):
+    for name in ("patient 7", "patient 8"):
+        rotated_scan(tmp_path / "scans" / name / "pre")
+    where = ("--case", tmp_path / "scans", "--out", tmp_path / "masks", "--device", "cpu")
+    assert call(evaluate, "predict", wmh_run / "run", *where, monkeypatch=monkeypatch) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(f"patient {n}, voxels of" in line for n, line in zip((7, 8), lines, strict=True))
+
+
 def test_a_mask_lies_on_the_grid_of_a_rotated_scan(wmh_run, tmp_path, monkeypatch, capsys):
     scan = rotated_scan(tmp_path / "patient 7" / "pre")
     out, soft = tmp_path / "mask.nii.gz", tmp_path / "soft.nii.gz"

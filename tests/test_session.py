@@ -9,6 +9,7 @@ from raw_files import call
 from training_runs import SMALL, assert_same_run, read_log, run
 
 import train
+from training.run_state import check_like
 from training.trainer import Trainer
 
 FLAGS = ("--contour", "boundary", "--batch-size", "1", "--epochs", "2")
@@ -119,3 +120,12 @@ def test_a_stop_saves_no_state_that_is_not_finite(sliced, tmp_path, monkeypatch,
     assert code == 1 and "epoch 1, step 1, slices case_" in capsys.readouterr().err
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert (state["epoch"], state["so_far"], len(state["log"])) == (0, None, 1)
+
+
+@pytest.mark.parametrize(("found", "expected", "said"), [
+    ([1], {"weight": 1}, "a list as its model"), (3.0, {"weight": 1}, "a float as its model"),
+    ({"weight": 1}, [1], "a dict as its model"), ([1, 2], [1], "a list as its model"),
+])
+def test_a_part_of_another_kind_is_named(found, expected, said):
+    with pytest.raises(ValueError, match=said):
+        check_like(found, expected, "model")
