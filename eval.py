@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from environment.command import Parser, run_command
+from environment.command import Parser, device_name, run_command
 from evaluation.measuring import GRIDS, MeasuringOptions, check_measured
 from evaluation.metric_catalogue import METRICS
 from published import published_empty_share
@@ -225,7 +225,7 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, help="run folder")
     command.add_argument("--checkpoint", choices=("best", "last"), default="best",
                          help="best epoch of validation, or last")
-    command.add_argument("--device", default="auto",
+    command.add_argument("--device", type=device_name, default="auto",
                          help="where to predict: auto, cpu, cuda (of several the GPU with the fewest runs), cuda:N")
 
 

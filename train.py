@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from environment.command import Parser, run_command
+from environment.command import Parser, device_name, run_command
 from training.choices import CHOICES, RESIDENCES
 from training.settings import PAPER, PROTOCOLS, Execution, Settings, flag, under_protocol
 from utils import current_word
@@ -87,7 +87,7 @@ def add_protocol_flags(group: Any) -> None:
 
 
 def add_execution_flags(group: Any) -> None:
-    group.add_argument("--device", default="auto",
+    group.add_argument("--device", type=device_name, default="auto",
                        help="where to train: auto, cpu, cuda (of several GPUs the one with the fewest runs) or cuda:N")
     group.add_argument("--resident", choices=RESIDENCES, default="auto",
                        help="where the slices are kept; auto is the first of the others that has the room")

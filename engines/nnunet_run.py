@@ -94,9 +94,9 @@ def make_trainer(place: Workplace, plans: dict, asked: Asked, out: Path, device:
         os.environ.setdefault("nnUNet_n_proc_DA", "0")
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    from boundary_loss.integrations import nnunet
+    from boundary_loss.integrations import nnunet, nnunet_command
 
-    known = {name: getattr(nnunet, name) for name in nnunet.__all__} | {"nnUNetTrainer": nnUNetTrainer}
+    known = {name: getattr(nnunet, name) for name in nnunet_command.TRAINERS} | {"nnUNetTrainer": nnUNetTrainer}
     description = read_json(place.preprocessed / "dataset.json")
     plans = plans | {"continue_training": True}
     return known[asked.trainer](plans, asked.configuration, 0, description, device)

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +36,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
+
+
+def device_name(text: str) -> str:
+    """The value of --device, refused where it is no device's name; whether there is such a one is seen later."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text):
+        raise InputError(f"--device: expected auto, cpu, cuda or cuda:N, found {text}")
+    return text
 
 
 def run_command(main: Callable[[Sequence[str] | None], None]) -> int:

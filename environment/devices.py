@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from environment.command import device_name
 from environment.gpus import claimed_gpu
 from utils import InputError
 
@@ -43,8 +43,7 @@ def cpu_flags() -> set[str]:
 
 def select_device(name: str) -> torch.device:
     """``auto`` takes CUDA where there is one; ``InputError`` where CUDA, or that GPU of it, is asked for and absent."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
-        raise InputError(f"--device: expected auto, cpu, cuda or cuda:N, found {name}")
+    device_name(name)
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         name = "cuda" if there else "cpu"

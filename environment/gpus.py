@@ -22,8 +22,9 @@ def claimed_gpu(count: int, folder: Path | None = None) -> Iterator[int]:
         fcntl.flock(turn, fcntl.LOCK_EX)
         claims = [sum(is_held(claim) for claim in folder.glob(f"gpu-{name}-*")) for name in names]
         chosen = claims.index(min(claims))
-        path = folder / f"gpu-{names[chosen]}-{os.getpid()}"
-        claim = path.open("w")
+        # A name of its own: containers that share the folder have the same process numbers.
+        handle, name = tempfile.mkstemp(prefix=f"gpu-{names[chosen]}-", dir=folder)
+        path, claim = Path(name), os.fdopen(handle)
         fcntl.flock(claim, fcntl.LOCK_EX)
     with claim:
         try:

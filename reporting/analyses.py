@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from environment.command import device_name
 from utils import InputError
 
 # Each command imports what it needs, as in eval.py.
@@ -57,7 +58,8 @@ def add_gradients(commands: argparse._SubParsersAction) -> None:
                            help="a pixel's three values of a region-wise map, the smallest its true class's; may be "
                                 "repeated (12 4 -3, then 10 10 -3)")
     gradients.add_argument("--rows", nargs="+", help="rows with a region-wise loss, trained with --snapshot-epochs")
-    gradients.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where to predict")
+    gradients.add_argument("--device", type=device_name, default="auto",
+                           help="where to predict: auto, cpu, cuda or cuda:N")
 
 
 def add_convergence(commands: argparse._SubParsersAction) -> None:

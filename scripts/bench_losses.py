@@ -17,7 +17,7 @@ import torch
 from bench_data import lesions
 
 from boundary_loss.distance import distance_maps, region_wise_map
-from environment.command import run_command
+from environment.command import device_name, run_command
 from environment.devices import select_device
 from environment.provenance import package_version, processor
 from losses import CONTOUR_LOSSES, REGION_LOSSES
@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--width", type=int, help="the UNet's width (default: 64 on CUDA, 16 on the CPU)")
     parser.add_argument("--size", type=int, default=256, help="slices are SIZE x SIZE (default 256)")
     parser.add_argument("--repeats", type=int, default=5, help="timed turns (default 5)")
-    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    parser.add_argument("--device", type=device_name, default="auto")
     parser.add_argument("--out", type=Path, default=ROOT / "results", help="folder for table2.csv and table2.md")
     args = parser.parse_args(arguments)
     if args.repeats < 2:

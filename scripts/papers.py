@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-from environment.command import Parser, run_command
+from environment.command import Parser, device_name, run_command
 
 # Slices to train on, about, where they are not sliced yet: of the papers' data, and of the phantoms.
 TRAINING_SLICES = {"isles": 400, "wmh": 3000, "acdc": 950, "brats": 16_000, "kits": 8000, "busi": 340}
@@ -22,7 +22,7 @@ BESIDE, SECONDS_PER_RUN = 1.2, 12
 def parse(arguments: Sequence[str] | None) -> Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the slices, with raw/ in it")
-    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    parser.add_argument("--device", type=device_name, default="auto")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--row", nargs=3, action="append", default=[], metavar=("FOLDER", "ROW", "FLAGS"),
                         help="a row of the data set that a folder of runs is named after, and its flags of train.py")

@@ -13,8 +13,8 @@ from engines.nnunet_data import CONFIGURATIONS, prepare, workplace_of
 from engines.nnunet_run import check_installed, run
 from engines.nnunet_settings import TRAINERS, Asked
 from environment import stops
-from environment.command import Parser, run_command
-from environment.devices import select_device
+from environment.command import Parser, device_name, run_command
+from environment.devices import claimed_device
 from sliced_data.meta import read_meta
 
 
@@ -31,7 +31,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, help="patches per step (that of the plans)")
     parser.add_argument("--width", type=int, help="channels at full resolution (those of the plans)")
     parser.add_argument("--tolerance", type=float, default=2.0, help="of the surface Dice, in mm")
-    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="where to train")
+    parser.add_argument("--device", type=device_name, default="auto",
+                        help="where to train: auto, cpu, cuda (of several the GPU with the fewest runs), cuda:N")
     parser.add_argument("--check", action="store_true",
                         help="train nothing: say whether --out holds a finished run of exactly these settings")
     args = parser.parse_args(arguments)
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     names = ("trainer", "configuration", "seed", "epochs", "iterations", "batch_size", "width")
     asked = Asked(**{name: getattr(args, name) for name in names})
-    run(meta, args.out, asked, select_device(args.device), check=args.check, tolerance_mm=args.tolerance)
+    with claimed_device(args.device) as device:
+        run(meta, args.out, asked, device, check=args.check, tolerance_mm=args.tolerance)
 
 
 if __name__ == "__main__":

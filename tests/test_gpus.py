@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import evaluate
+from raw_files import call
 
+import train
 from environment import devices
 from environment.gpus import claimed_gpu, visible_names
 from utils import InputError
@@ -77,6 +80,20 @@ def test_the_names_are_those_of_the_machine(monkeypatch, tmp_path):
             assert (first, second) == (0, 0)    # 2 and 3 of the machine
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert visible_names(2) == ["0", "1"]
+
+
+def test_claims_of_one_process_number_do_not_wait_for_each_other(tmp_path):
+    """As of two containers that share the folder: three claims of two GPUs from one process."""
+    with claimed_gpu(2, tmp_path) as first, claimed_gpu(2, tmp_path) as second, claimed_gpu(2, tmp_path) as third:
+        assert (first, second, third) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_a_check_refuses_a_device_that_is_none(results, sliced, monkeypatch, capsys, command):
+    run = results / "gdl" / "seed0"
+    module, arguments = {"train": (train, ("--data", sliced, "--out", run)), "eval": (evaluate, ("run", run))}[command]
+    assert call(module, *arguments, "--check", "--device", "gpu", monkeypatch=monkeypatch) == 2
+    assert "--device: expected auto, cpu, cuda or cuda:N, found gpu" in capsys.readouterr().err
 
 
 @pytest.fixture

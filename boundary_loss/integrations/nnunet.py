@@ -21,20 +21,6 @@ from boundary_loss.integrations.nnunet_volume import DepthTransform, DepthVolume
 from boundary_loss.regional import Dice, GeneralizedDice
 from boundary_loss.schedules import Gradual, Rebalance
 
-__all__ = [
-    "nnUNetTrainerBoundary",
-    "nnUNetTrainerDice",
-    "nnUNetTrainerDiceBoundary",
-    "nnUNetTrainerDiceBoundary_authors",
-    "nnUNetTrainerDice_authors",
-    "nnUNetTrainerFocal",
-    "nnUNetTrainerFocal_authors",
-    "nnUNetTrainerRRW",
-    "nnUNetTrainerRRWCrossEntropy",
-    "nnUNetTrainerRRWVolume",
-    "nnUNetTrainerRRW_authors",
-]
-
 
 class LabelLossTrainer(nnUNetTrainer):
     """nnU-Net's trainer with a `LabelLoss`, which a subclass makes in `make_loss`.
