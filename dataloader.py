@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from environment.memory import available_memory, free_memory
+from sliced_data.maps import compute_maps
 from sliced_data.meta import PARTS, Meta, part_files
-from sliced_data.slices import PartFiles, SlicedCase, compute_maps, read_slice
+from sliced_data.slices import PartFiles, SlicedCase, read_slice
 from utils import InputError, progress
 
 CHECK_SLICES = 8        # slices in memory at once while all files are read through
@@ -107,7 +108,7 @@ def load_slices(meta: Meta, part: str, *, maps: str | None = None, convention: s
         for case, at in progress(list(files.case_ranges()), desc="distance maps", unit="case", leave=False):
             compute_maps(files, case, arrays["label"][at], out=arrays[maps][at])
     tensors = {kind: torch.from_numpy(array) for kind, array in arrays.items()}
-    return Slices(tensors["image"], tensors["label"], tensors.get(maps), files.spacing(), files)
+    return Slices(tensors["image"], tensors["label"], tensors.get(maps), torch.from_numpy(files.spacing()), files)
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> Tensor:
@@ -197,8 +198,9 @@ def open_slices(meta: Meta, part: str, *, maps: str | None, convention: str | No
     owners = tuple(case for case in files.cases for _ in range(case.n_slices))
     shape, dtype = files.stored["label"]
     label = torch.empty((len(files.names), *shape), dtype=torch_dtype(dtype)) if part == "val" else None
+    spacing = torch.from_numpy(files.spacing())
     # Without the maps that are computed: they cannot be damaged.
-    stored = StreamedSlices(replace(files, maps=None) if files.computed else files, files.spacing(), None, owners)
+    stored = StreamedSlices(replace(files, maps=None) if files.computed else files, spacing, None, owners)
     parts = torch.arange(len(stored)).split(CHECK_SLICES)
     found = stored.read(parts, torch.device("cpu"))
     with progress(total=len(stored), desc=f"checking {part}", unit="slice", leave=False) as bar:
@@ -206,7 +208,7 @@ def open_slices(meta: Meta, part: str, *, maps: str | None, convention: str | No
             if label is not None:
                 label[places] = batch.label
             bar.update(len(places))
-    return StreamedSlices(files, files.spacing(), label, owners)
+    return StreamedSlices(files, spacing, label, owners)
 
 
 def choose_residence(size: int, device: torch.device) -> str:

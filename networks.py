@@ -1,8 +1,9 @@
 """Networks; every one maps images (B, C, H, W) to logits (B, K, H, W)."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,12 +107,19 @@ class UNet(Network):
         return self.head(features)                      # (B, K, H, W)
 
 
+def fill(parameter: Tensor, initialise: Callable[..., Tensor], **options: Any) -> None:
+    """Draw the values of a parameter that has memory for them; on ``meta`` torch would import its compiler for nothing,
+    at a second per command."""
+    if not parameter.is_meta:
+        initialise(parameter, **options)
+
+
 def initialise(module: nn.Module) -> None:
     """Xavier-normal convolutions; batch norm weights N(1, 0.02), biases 0 (the authors' initialisation)."""
     if isinstance(module, nn.Conv2d):
-        nn.init.xavier_normal_(module.weight)
+        fill(module.weight, nn.init.xavier_normal_)
     elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, mean=1.0, std=0.02)
+        fill(module.weight, nn.init.normal_, mean=1.0, std=0.02)
         nn.init.zeros_(module.bias)
 
 
@@ -157,7 +165,7 @@ class ResNet34(nn.Module):
         for module in self.modules():
             # segmentation_models_pytorch leaves torch's own initialisation where the images are not RGB.
             if isinstance(module, nn.Conv2d) and (module is not self.conv1 or in_channels == 3):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                fill(module.weight, nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image: Tensor) -> list[Tensor]:
         scales = [F.relu(self.bn1(self.conv1(image)))]                          # (B, 64, H/2, W/2)
@@ -186,7 +194,7 @@ class DecoderBlock(nn.Module):
 def conv_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     """3x3 convolution without bias, batch norm, ReLU; Kaiming-uniform."""
     convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
-    nn.init.kaiming_uniform_(convolution.weight, nonlinearity="relu")
+    fill(convolution.weight, nn.init.kaiming_uniform_, nonlinearity="relu")
     return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
@@ -221,7 +229,7 @@ class ResNet34UNet(Network):
         self.encoder = ResNet34(in_channels)
         self.decoder = Decoder()
         head = nn.Conv2d(16, num_classes, kernel_size=3, padding=1)
-        nn.init.xavier_uniform_(head.weight)
+        fill(head.weight, nn.init.xavier_uniform_)
         nn.init.zeros_(head.bias)
         self.segmentation_head = nn.Sequential(head)
 

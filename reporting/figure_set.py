@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reporting.figures import most_rows, write_boxes, write_curves, write_shares
-from reporting.pictures import write_maps, write_pictures
 from reporting.runs import finished_rows
 from utils import InputError
 
@@ -32,6 +31,9 @@ def write_figures(
     results: Path, tables: Tables, *, seeds: Sequence[int] | None, seed: int, baseline: str, smooth: int
 ) -> list[Path]:
     """Draw curves, pictures (of the runs of ``seed``), boxes, maps and shares of all rows with an evaluated run."""
+    # Loads torch, which curves and boxes alone, drawn through choose_figures, do without.
+    from reporting.pictures import write_maps, write_pictures
+
     if seeds and seed not in seeds:
         raise InputError(f"--seed: expected one of --seeds {' '.join(map(str, seeds))}, found {seed}")
     # What cannot be drawn is found before anything is.

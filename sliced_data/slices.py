@@ -1,20 +1,17 @@
-"""The files of one part of a sliced data set: which there are, how one is read and checked, which maps are missing."""
+"""The files of one part of a sliced data set: which there are, how one is read and checked."""
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from raw_data.npy import read_header
 from raw_data.volumes import IGNORED
 from sliced_data.checksums import check_sum
-from sliced_data.maps import region_wise_maps, signed_maps
 from utils import InputError, open_file, refuse_damage
 
 # What the name of a map ends in that is computed over the whole volume.
@@ -67,10 +64,10 @@ class PartFiles:
     def path(self, kind: str, index: int) -> Path:
         return self.folder / kind / f"{self.names[index]}.npy"
 
-    def spacing(self) -> Tensor:
-        """In-plane spacing (N, 2) of every slice."""
+    def spacing(self) -> np.ndarray:
+        """In-plane spacing (N, 2) of every slice, float32."""
         rows = [case.spacing[:2] for case in self.cases for _ in range(case.n_slices)]
-        return torch.tensor(rows, dtype=torch.float32)
+        return np.array(rows, dtype=np.float32)
 
     def case_ranges(self) -> Iterator[tuple[SlicedCase, slice]]:
         """Each case with its place along N."""
@@ -78,25 +75,6 @@ class PartFiles:
         for case in self.cases:
             yield case, slice(start, start + case.n_slices)
             start += case.n_slices
-
-
-def compute_maps(files: PartFiles, case: SlicedCase, label: np.ndarray, out: np.ndarray) -> None:
-    """Fill ``out`` (Z, K, H, W) with maps that are not on the disk; label (Z, H, W), whole for maps in 3D."""
-    if str(files.maps).endswith(IN_3D):
-        # Axes as in slicing: where the authors' map of a full mask begins depends on their order.
-        volume = np.moveaxis(label, 0, -1)                                                  # (H, W, Z)
-        out[...] = np.moveaxis(compute_map(files, volume, case.spacing), -1, 0)
-        return
-    for z, one in enumerate(label):
-        out[z] = compute_map(files, one, case.spacing[:2])
-
-
-def compute_map(files: PartFiles, label: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """The map (K, *spatial) of a label (*spatial)."""
-    maps = str(files.maps)
-    if maps.startswith("phi"):
-        return signed_maps(label, files.classes, spacing, convention=files.convention or "paper")
-    return region_wise_maps(label, files.classes, spacing, kind=maps.removesuffix(f"-{IN_3D}"))
 
 
 @cache

@@ -17,9 +17,9 @@ import train
 from boundary_loss.losses import Boundary, GeneralizedDice
 from evaluation.prediction import load_model
 from networks import build_network
-from sliced_data import slices
+from sliced_data import maps as slice_maps
 from sliced_data.meta import read_meta
-from sliced_data.slices import SlicedCase
+from sliced_data.slices import PartFiles, SlicedCase
 from training import lr_rules
 from training.epoch_totals import slice_dsc
 from training.run_folder import read_settings
@@ -381,8 +381,8 @@ def test_squared_distances_do_not_overflow(tmp_path):
     label[0, 0, 0] = 1
     case = SlicedCase("1", "train", 1, (5.0, 5.0, 5.0))
     stored = {"label": ((64, 64), np.dtype(np.uint8))}
-    layout = slices.PartFiles(tmp_path, (case,), ("1_0000",), stored, "hausdorff", None, 2)
+    layout = PartFiles(tmp_path, (case,), ("1_0000",), stored, "hausdorff", None, 2)
     shape, dtype = layout.computed
     maps = torch.from_numpy(np.empty((1, *shape), dtype))
-    slices.compute_maps(layout, case, label.numpy(), out=maps.numpy())
+    slice_maps.compute_maps(layout, case, label.numpy(), out=maps.numpy())
     assert torch.isfinite(maps).all() and float(maps.max()) == pytest.approx(2 * (63 * 5.0) ** 2, rel=1e-4)
