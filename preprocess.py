@@ -75,18 +75,20 @@ def add_split(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
-    # What loads torch, for which --help and a misspelt flag do not wait.
-    from slicing.check import check_sliced
+    # What takes time to load, for which --help and a misspelt flag do not wait, nor --check for torch.
     from slicing.options import resolve
-    from slicing.slicer import slice_dataset
-    from training.interrupts import memory_advice
 
     options = resolve(args)
     if args.check:
+        from slicing.check import check_sliced
+
         check_sliced(args.dest, options)
-    else:
-        with memory_advice("take a smaller --size, a larger --spacing or fewer --jobs"):
-            print(f"{args.dest}: {slice_dataset(options, args.dest, jobs=args.jobs)}")
+        return
+    from slicing.slicer import slice_dataset
+    from training.interrupts import memory_advice
+
+    with memory_advice("take a smaller --size, a larger --spacing or fewer --jobs"):
+        print(f"{args.dest}: {slice_dataset(options, args.dest, jobs=args.jobs)}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from raw_data.volumes import IGNORED, read_nifti
 from sliced_data.facts import check_size
 from sliced_data.meta import Meta
 from slicing.grid import Grid
+from slicing.resampling import to_sliced_label
 from slicing.selection import kept_slices
 from utils import InputError, write_rows
 
@@ -38,7 +39,7 @@ def measure(out: Path, meta: Meta, validation: Path, epochs: int, *, tolerance_m
         for sliced in (case for case in meta.cases if case.split == "val"):
             case = of_id[sliced.case_id]
             masks, whole = read_masks(case, raw, validation, all_slices=meta.facts["all_slices"])
-            shown = grid.to_sliced_label(masks.prediction, masks.spacing)
+            shown = to_sliced_label(masks.prediction, grid, masks.spacing)
             path = place(out / "predictions" / f"{case.case_id}.nii.gz")
             save_prediction(path, shown, sliced.spacing, unit=raw.unit)
             template = read_template(raw, case)

@@ -18,6 +18,7 @@ from slicing.choices import FITS, LABEL_RESIZES
 from slicing.grid import Grid
 from slicing.normalisation import CHOICES as NORMALISATIONS
 from slicing.normalisation import CLIP, normalise
+from slicing.resampling import to_native, to_sliced
 from training.checkpoints import load_checkpoint
 from training.checks import check_settings
 from training.run_state import check_count, check_like
@@ -135,9 +136,9 @@ def segment(model: Model, scan: Case, batch_size: int = 8) -> tuple[np.ndarray, 
     image = normalise(image, model.normalise, model.intensities)
     slices = torch.from_numpy(image).permute(3, 0, 1, 2)                                     # (Z, C, X, Y)
     probs = []
-    for part in model.grid.to_sliced(slices, spacing).split(batch_size):
+    for part in to_sliced(slices, model.grid, spacing).split(batch_size):
         part = part.half().to(model.device).float()                                         # (B, C, size, size)
         logits = model.network(part.contiguous(memory_format=torch.channels_last)).float()
-        probs.append(model.grid.to_native(logits.softmax(dim=1), shape, spacing).cpu())      # (B, K, X, Y)
+        probs.append(to_native(logits.softmax(dim=1), model.grid, shape, spacing).cpu())      # (B, K, X, Y)
     found = torch.cat(probs).permute(2, 3, 0, 1)                                             # (X, Y, Z, K)
     return found.argmax(-1).byte().numpy(), found.numpy()

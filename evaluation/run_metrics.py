@@ -22,6 +22,7 @@ from evaluation.outputs import Template, read_template, save_mask
 from evaluation.prediction import Model, load_model, predict_cases
 from raw_data.volumes import IGNORED, Spacing
 from sliced_data.meta import Meta, read_meta
+from slicing.resampling import to_native, to_sliced_label
 from slicing.selection import kept_slices
 from training.interrupts import memory_advice
 from utils import InputError, atomic_path, leftovers, progress, write_rows
@@ -119,7 +120,7 @@ def predicted_masks(
             yield Masks(case.case_id, prediction, reference, case.spacing, ignored_in(model, reference))
             continue
         native = natives[case.case_id]
-        probs = model.grid.to_native(logits.softmax(dim=1), native.template.shape, native.spacing)
+        probs = to_native(logits.softmax(dim=1), model.grid, native.template.shape, native.spacing)
         prediction = to_volume(probs.argmax(1))
         path = folder / "predictions_native" / f"{case.case_id}{native.template.endings[0]}"
         whole = np.zeros(native.template.shape, np.uint8)
@@ -167,7 +168,7 @@ def read_native(
         voxels, spacing = model.raw.read_label(files)
         reference = model.raw.classes_of(files, voxels)
         slices = kept_slices(files, reference, all_slices=model.all_slices)
-        sliced = model.grid.to_sliced_label(reference[..., slices], spacing)
+        sliced = to_sliced_label(reference[..., slices], model.grid, spacing)
         if not np.array_equal(sliced, to_volume(val.label[at])):
             raise InputError(f"{files.labels[0]}: expected the label that {meta.root} was sliced from")
         template = read_template(model.raw, files)

@@ -16,9 +16,9 @@ from raw_data.volumes import IGNORED, Volume
 from sliced_data.maps import signed_maps
 from sliced_data.writing import new_folder, write_case, write_description
 from slicing.fingerprint import count_voxels, describe_cases
-from slicing.grid import resize_volume
 from slicing.normalisation import CLIP, foreground_intensities, normalise, sample_foreground
 from slicing.options import Options
+from slicing.resampling import resize_volume, to_whole_label
 from slicing.selection import kept_slices, select
 from slicing.splits import choose_split
 from slicing.workers import in_processes
@@ -97,7 +97,7 @@ def label_of_maps(raw: Volume, volume: Volume, options: Options) -> np.ndarray:
     The code of the breast-ultrasound study makes its map of pixels that the mask covers wholly (docs/FIDELITY.md).
     """
     if options.distance_map == "authors" and options.grid.resize_labels == "linear":
-        return options.grid.to_whole_label(raw.label, raw.spacing)
+        return to_whole_label(raw.label, options.grid, raw.spacing)
     return volume.label
 
 

@@ -6,8 +6,9 @@ import torch
 from scipy import ndimage
 
 from raw_data.volumes import Volume
-from slicing.grid import Grid, overlap, resize_volume
+from slicing.grid import Grid
 from slicing.normalisation import standardise
+from slicing.resampling import overlap, resize_volume, to_native, to_sliced_label
 
 GRIDS = [Grid(48), Grid(32, "centre"), Grid(64, "centre"), Grid(32, "centre", 1.5), Grid(64, "centre", 0.6)]
 
@@ -30,10 +31,10 @@ def test_overlaps_share_a_centre(n, size):
 def test_a_disc_comes_back_to_within_half_a_voxel(grid):
     shape, spacing = (44, 36), (0.9, 1.2, 5.0)
     mask = disc(shape, (22, 19), 8, spacing)
-    sliced = grid.to_sliced_label(mask[..., None].astype(np.uint8), spacing)
+    sliced = to_sliced_label(mask[..., None].astype(np.uint8), grid, spacing)
     assert sliced.shape == (grid.size, grid.size, 1)
     probs = torch.from_numpy(np.stack([sliced == 0, sliced == 1])[..., 0][None].astype(np.float32))
-    back = grid.to_native(probs, (*shape, 1), spacing)[0]
+    back = to_native(probs, grid, (*shape, 1), spacing)[0]
     assert back.shape == (2, *shape) and torch.allclose(back.sum(0), torch.ones(shape))
     found = back.argmax(0).numpy() == 1
     assert np.allclose(ndimage.center_of_mass(found), ndimage.center_of_mass(mask), atol=0.5)
@@ -64,7 +65,7 @@ def test_a_crop_is_numpys_and_its_padding_the_minimum():
 
 def test_outside_a_crop_is_background():
     lesion = torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1).expand(1, 2, 16, 16)
-    back = Grid(16, "centre").to_native(lesion, (30, 20, 1), (1, 1, 1))
+    back = to_native(lesion, Grid(16, "centre"), (30, 20, 1), (1, 1, 1))
     assert back[0, 1].sum() == 256 and back[0, 1, 7:23, 2:18].all() and back[0, 0].sum() == 30 * 20 - 256
 
 

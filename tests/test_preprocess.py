@@ -12,8 +12,9 @@ from raw_data.dataset import Case
 from raw_data.files import RawFile
 from raw_data.volumes import Volume
 from sliced_data.writing import new_folder
-from slicing.grid import Grid, resize_volume
+from slicing.grid import Grid
 from slicing.normalisation import scale
+from slicing.resampling import resize_volume
 from slicing.splits import group_patients, split_by_group, split_by_scan
 from utils import InputError
 

@@ -17,6 +17,7 @@ from boundary_loss import CrossEntropy, Dice, Focal
 from sliced_data.meta import read_meta
 from slicing.choices import LABEL_RESIZES
 from slicing.grid import Grid
+from slicing.resampling import to_sliced_label
 from training.authors_maps import maps_of_batch
 from training.checks import check_settings
 from training.settings import AUTHORS, AUTHORS_BUSI, AUTHORS_REGION_WISE, under_protocol
@@ -253,7 +254,7 @@ def test_kits_labels_are_resized_with_pillows_default_filter(tmp_path):
 def test_pillows_filter_makes_a_false_kidney_round_a_tumour():
     x, y = np.mgrid[:37, :45]
     tumour = 2 * (np.hypot(x - 18, y - 22) < 11).astype(np.uint8)[..., None]
-    sliced = {rule: Grid(16, resize_labels=rule).to_sliced_label(tumour, (1, 1, 1)) for rule in LABEL_RESIZES}
+    sliced = {rule: to_sliced_label(tumour, Grid(16, resize_labels=rule), (1, 1, 1)) for rule in LABEL_RESIZES}
     assert {rule: set(np.unique(label)) for rule, label in sliced.items()} == {
         "nearest": {0, 2}, "linear": {0, 2}, "bicubic": {0, 1, 2},
     }

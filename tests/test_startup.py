@@ -13,10 +13,10 @@ TABLES = "import reporting.tables, reporting.comparison, reporting.convergence, 
     ("code", "absent"),
     [
         (TABLES, "torch"),
-        ("import reporting.figure_set", "torch"),
+        ("import reporting.figure_set, slicing.check", "torch"),
         ("from networks import *; [parameter_bytes(name, 2, 3) for name in NETWORKS]", "torch._dynamo"),
     ],
-    ids=["tables", "figures", "outline of a network"],
+    ids=["tables", "figures and --check", "outline of a network"],
 )
 def test_what_is_not_loaded(code, absent):
     found = f"{code}\nimport sys\nprint({absent!r} in sys.modules)"
