@@ -3,12 +3,11 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from forked import Forked
 from raw_files import make_isles, tree
 from training_runs import SMALL, assert_same_run, run
 
@@ -21,15 +20,14 @@ from utils import InputError
 PLAN = ("start", "train", "write", "stop", "train", "write", "train")
 
 
-def start(module, arguments) -> subprocess.Popen:
-    command = [sys.executable, module.__file__, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def start(module, arguments) -> Forked:
+    return Forked(module.__file__, arguments)
 
 
 def wait_for(process, happened, interval: float = 0.002, seconds: float = 60) -> None:
     """Until ``happened()``, or the process has ended."""
     deadline = time.monotonic() + seconds
-    while process.poll() is None and not happened() and time.monotonic() < deadline:
+    while process.returncode is None and not happened() and time.monotonic() < deadline:
         time.sleep(interval)
 
 
@@ -60,10 +58,10 @@ def disturb(arguments, out, kind: str, moment: float) -> tuple[int, bool]:
     if kind == "write":
         wait_for(process, lambda: bool(list(out.glob(f".{process.pid}.*.pt"))), interval=0.0002)
     process.send_signal(signal.SIGTERM if kind == "stop" else signal.SIGKILL)
-    error = process.communicate(timeout=60)[1]
+    code, error = process.wait(timeout=60)
     if kind == "stop":
-        assert process.returncode == 130 and error.startswith("train.py: stopped at epoch "), error
-    return process.returncode, bool(list(out.glob(".*.pt")))
+        assert code == 130 and error.startswith("train.py: stopped at epoch "), error
+    return code, bool(list(out.glob(".*.pt")))
 
 
 def chain(data, out, flags, seed: int) -> tuple[int, int]:
@@ -75,9 +73,8 @@ def chain(data, out, flags, seed: int) -> tuple[int, int]:
     for _ in range(5):
         if not any(torn for _, torn in found):
             found.append(disturb(arguments, out, "write", moments.random()))
-    final = start(train, arguments)
-    error = final.communicate(timeout=600)[1]
-    assert final.returncode == 0, error
+    code, error = start(train, arguments).wait(timeout=600)
+    assert code == 0, error
     assert not list(out.glob(".*"))
     return sum(code == -signal.SIGKILL for code, _ in found), sum(torn for _, torn in found)
 
@@ -131,15 +128,14 @@ def test_slicing_killed_at_random_moments_ends_as_the_undisturbed_one(tmp_path):
         # By what was done and not by the clock, since a fast machine slices all of it in a second.
         reached = moments.randrange(1, 60)
         wait_for(process, lambda began=began, reached=reached: slices_since(began, partial) >= reached)
-        os.kill(process.pid, sent)
-        process.communicate(timeout=60)
-        assert process.returncode == (-sent if sent == signal.SIGKILL else 130)
+        process.send_signal(sent)
+        assert process.wait(timeout=60)[0] == (-sent if sent == signal.SIGKILL else 130)
         wait_for_workers(partial)
         # What is not whole does not have the name; a stopped run cleans up after itself.
         assert not (tmp_path / "data" / "isles").exists()
         assert partial.exists() == (sent == signal.SIGKILL)
     for dest in (tmp_path / "data" / "isles", tmp_path / "undisturbed"):
-        assert start(preprocess, arguments(dest)).wait(timeout=60) == 0
+        assert start(preprocess, arguments(dest)).wait(timeout=60) == (0, "")
     assert os.listdir(tmp_path / "data") == ["isles"]
     names = tree(tmp_path / "undisturbed")
     assert names == tree(tmp_path / "data" / "isles") and len(names) == 6 * 22 * 4 + 3 + 2 + 8
