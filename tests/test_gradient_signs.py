@@ -194,11 +194,12 @@ def test_the_device_of_the_gradients_is_the_one_asked_for(signed, monkeypatch):
 
     def select(name):
         asked.append(name)
-        return torch.device("cpu")
+        raise InputError("asked")
 
     monkeypatch.setattr(devices, "select_device", select)
-    evaluate.main(["gradients", str(signed), "--rows", "rrw", "--seeds", "0", "--name", "d", "--device", "cuda"])
-    evaluate.main(["gradients", str(signed), "--rows", "rrw", "--seeds", "0", "--name", "d"])
+    for flags in (["--device", "cuda"], []):
+        with pytest.raises(InputError, match="^asked$"):
+            evaluate.main(["gradients", str(signed), "--rows", "rrw", "--seeds", "0", "--name", "d", *flags])
     assert asked == ["cuda", "auto"]
 
 

@@ -355,16 +355,15 @@ def test_the_readmes_example_of_a_data_set_of_your_own(project):
     assert "| gdl-boundary | lesion |" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["it's", "a $HOME", 'say "b"', "c;d", "e $(HOME) f", "g `touch made` h"])
-def test_raw_data_in_a_folder_of_any_name(project, tmp_path, name):
+def test_raw_data_in_a_folder_of_any_name(project, tmp_path):
     """Neither make nor the shell takes the path apart."""
+    name = "it's a $HOME \"b\" c;d e $(HOME) f `touch made` #g"
     (tmp_path / name).symlink_to(project / "raw" / "isles")
     (tmp_path / "data").mkdir()
-    done = make(project, "isles-data", f"RAW={tmp_path / name}", f"DATA={tmp_path / 'data'}", TINY[0])
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "data" / "isles" / "meta.json").exists() and not (project / "made").exists()
-    again = make(project, "isles-data", f"RAW={tmp_path / name}", f"DATA={tmp_path / 'data'}", TINY[0])
-    assert again.returncode == 0, again.stderr
+    for _ in range(2):
+        done = make(project, "isles-data", f"RAW={tmp_path / name}", f"DATA={tmp_path / 'data'}", TINY[0])
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "data" / "isles" / "meta.json").exists() and not (project / "made").exists()
 
 
 @pytest.mark.parametrize("variable", ["DATA", "RESULTS", "VENV"])
