@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from environment.command import Parser, device_name, run_command
-from training.choices import CHOICES, RESIDENCES
+from training.choices import CHOICES, FIXED_CHANNELS, RESIDENCES
 from training.settings import PAPER, PROTOCOLS, Execution, Settings, flag, under_protocol
 from utils import current_word
 
@@ -100,20 +100,25 @@ def add_execution_flags(group: Any) -> None:
                        help="train nothing: say whether --out holds a finished run of exactly these settings")
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[Settings, Execution]:
+def read_flags(arguments: Sequence[str] | None) -> tuple[Settings, Execution]:
+    """What the flags say, each of them by itself; ``parse`` finds out whether they go together."""
     args = vars(build_parser().parse_args(arguments))
-    # What loads torch, for which --help and a misspelt flag do not wait.
-    from networks import network_settings
-    from training.checks import check_settings
-
     args["snapshot_epochs"] = tuple(sorted(set(args["snapshot_epochs"])))
     execution = Execution(**{field.name: args.pop(field.name) for field in fields(Execution)})
     if "betas" in args:
         args["betas"] = tuple(args["betas"])
-    if "width" not in args and "width" not in network_settings(args.get("network", PAPER.network)):
+    if "width" not in args and args.get("network") in FIXED_CHANNELS:
         args["width"] = None
     protocol = protocol_of(args.pop("protocol"), execution.data)
-    return check_settings(under_protocol(protocol, args)), execution
+    return under_protocol(protocol, args), execution
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[Settings, Execution]:
+    """What the flags ask for; ``InputError`` where no run can be had with them."""
+    from training.checks import check_settings  # loads torch
+
+    settings, execution = read_flags(arguments)
+    return check_settings(settings), execution
 
 
 def protocol_of(protocol: str, data: Path) -> str:
@@ -127,10 +132,17 @@ def protocol_of(protocol: str, data: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    settings, execution = parse(arguments)
+    settings, execution = read_flags(arguments)
+    if execution.check:
+        from training.finished import is_finished
+
+        if is_finished(settings, execution):
+            return
+    # What loads torch, for which --help, a misspelt flag and a finished run do not wait.
+    from training.checks import check_settings
     from training.session import run_session
 
-    run_session(settings, execution)
+    run_session(check_settings(settings), execution)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from environment.cores import core_count
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("torch", "numpy", "scipy", "nibabel", "edt", "pandas", "matplotlib")
 
@@ -27,8 +29,10 @@ def git(*arguments: str) -> str | None:
         return None
 
 
-def provenance(device: torch.device | None = None) -> dict:
+def provenance(device: "torch.device | None" = None) -> dict:
     """Versions, commit and uncommitted diff, command line and hardware of the running process."""
+    import torch  # the processor's name is asked for without it
+
     commit = git("rev-parse", "HEAD")
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -1,12 +1,14 @@
 """The names that a run's flags choose from, without what they name: --help and a wrong flag wait for no torch.
 
-The registries have the same names in the same order; tests/test_settings.py holds both to that.
+The registries have the same names in the same order; tests/test_startup.py holds both to that.
 """
 
 CLASSES = ("own", "all", "foreground")
 CONVENTIONS = ("paper", "authors")
 # Where the slices are kept; auto is the first of the others that has the room.
 RESIDENCES = ("auto", "device", "host", "stream")
+# Networks without a --width.
+FIXED_CHANNELS = ("resnet34-unet",)
 CHOICES = {
     "network": ("unet", "resnet34-unet"),
     "region": (

@@ -13,7 +13,7 @@ from environment.devices import computes_in_bf16
 from environment.provenance import processor
 from networks import NETWORKS, build_network
 from sliced_data.meta import Meta
-from training.run_folder import holds_run, read_settings
+from training.run_folder import keep_precision
 from training.settings import Settings
 from utils import InputError, read_json, write_json
 
@@ -41,13 +41,6 @@ def resolve_precision(
     seconds = known_seconds(settings, meta)
     is_faster = seconds["bf16"] * WORTH < seconds["fp32"]
     return replace(settings, precision="bf16" if is_faster else "fp32"), seconds
-
-
-def keep_precision(settings: Settings, out: Path) -> Settings:
-    """Settings with the precision of the run in ``out`` in place of ``auto``, where there is a run."""
-    if settings.precision != "auto" or not holds_run(out):
-        return settings
-    return replace(settings, precision=read_settings(out).precision)
 
 
 def known_seconds(settings: Settings, meta: Meta) -> dict[str, float]:

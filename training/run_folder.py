@@ -4,13 +4,15 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from environment.atomic_outputs import written_together
 from environment.provenance import provenance
 from training.settings import Settings, first_difference, flag, settings_of_config
 from utils import InputError, leftovers, read_json, read_rows, write_json
+
+if TYPE_CHECKING:
+    import torch
 
 
 def read_settings(out: Path) -> Settings:
@@ -30,6 +32,13 @@ def holds_run(out: Path) -> bool:
     if not (out / "config.json").exists():
         raise InputError(f"{out}: expected a new or empty folder or a run, found neither")
     return True
+
+
+def keep_precision(settings: Settings, out: Path) -> Settings:
+    """Settings with the precision of the run in ``out`` in place of ``auto``, where there is a run."""
+    if settings.precision != "auto" or not holds_run(out):
+        return settings
+    return replace(settings, precision=read_settings(out).precision)
 
 
 def check_run_folder(out: Path, settings: Settings, *, resume: bool) -> bool:
@@ -85,7 +94,7 @@ def check_finished(out: Path, settings: Settings) -> None:
 
 
 def begin_session(
-    out: Path, settings: Settings, data: Path, device: torch.device, precision_seconds: dict[str, float] | None = None
+    out: Path, settings: Settings, data: Path, device: "torch.device", precision_seconds: dict[str, float] | None = None
 ) -> None:
     """Write what this process is about to do; metrics of fewer epochs would no longer be true.
 

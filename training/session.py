@@ -1,8 +1,6 @@
 """One session of train.py: the run that was asked for is completed by what its data and device say, and trained."""
 
-import hashlib
 import warnings
-from dataclasses import replace
 
 import torch
 
@@ -12,13 +10,14 @@ from environment.locks import exclusive
 from environment.memory import free_memory
 from networks import NETWORKS, parameter_bytes
 from sliced_data.meta import Meta, read_meta
+from training.finished import check_wanted, with_facts
 from training.interrupts import memory_advice
-from training.precision import keep_precision, resolve_precision
-from training.run_folder import begin_session, check_finished, check_run_folder, read_settings
+from training.precision import resolve_precision
+from training.run_folder import begin_session, check_run_folder, read_settings
 from training.settings import Execution, Settings
 from training.snapshots import check_kept, check_snapshots
 from training.trainer import Trainer
-from utils import InputError, leftovers, open_file
+from utils import InputError, leftovers
 
 
 def run_session(settings: Settings, execution: Execution) -> None:
@@ -33,8 +32,7 @@ def run_session(settings: Settings, execution: Execution) -> None:
     settings = complete(settings, execution, meta)
     check_snapshots(execution.snapshot_epochs, settings.epochs)
     if execution.check:
-        check_finished(execution.out, keep_precision(settings, execution.out))
-        check_kept(execution.snapshot_epochs, execution.out, settings.epochs)
+        check_wanted(settings, execution)
         return
     with claimed_device(execution.device) as device, memory_advice(memory_words(settings, device)):
         check_room(settings, meta, device)
@@ -49,17 +47,9 @@ def complete(settings: Settings, execution: Execution, meta: Meta) -> Settings:
     if meta.size % multiple:
         size = f"a multiple of {multiple} pixels for {settings.network}, found {meta.size}"
         raise InputError(f"{execution.data}: expected slices of {size}")
-    settings = replace(settings, dataset=meta.dataset, data_fingerprint=meta.fingerprint)
-    if execution.encoder_file is None:
-        return settings
-    if settings.network != "resnet34-unet":
+    if execution.encoder_file is not None and settings.network != "resnet34-unet":
         raise InputError(f"--encoder-weights: expected --network resnet34-unet beside it, found {settings.network}")
-    try:
-        with open_file(execution.encoder_file) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{execution.encoder_file}: expected a readable state dict, found {error}") from None
-    return replace(settings, encoder_weights=f"sha256 {digest}")
+    return with_facts(settings, execution, meta)
 
 
 def memory_words(settings: Settings, device: torch.device) -> str:
