@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -154,35 +155,37 @@ def check_volumes(metrics_2d: pd.DataFrame, metrics: pd.DataFrame, path: Path) -
 
 
 def read_metrics(path: Path, counts: tuple[str, ...]) -> pd.DataFrame:
-    metrics = pd.DataFrame(read_rows(path, ("case_id", "class", *METRICS, *counts)))
-    for column in set(metrics) - TEXT_COLUMNS:
+    """A line per case and class: numbers, but for TEXT_COLUMNS; NaN for one that is left out and may be."""
+    needed = (*METRICS, *counts)
+    rows = read_rows(path, ("case_id", "class", *needed))
+    # Lists to the end: a table of a thousand runs has some twenty thousand of such columns, each slow in pandas.
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
+    for name in columns.keys() - TEXT_COLUMNS:
         try:
-            values = metrics[column] if column in (*METRICS, *counts) else metrics[column].replace("", "nan")
-            metrics[column] = values.astype(float)
+            values = np.array([float(text if text or name in needed else "nan") for text in columns[name]])
         except ValueError as error:
-            raise InputError(f"{path}: expected numbers in {column}, found {error}") from None
-    for case_id in metrics["case_id"].unique():
+            raise InputError(f"{path}: expected numbers in {name}, found {error}") from None
+        check_numbers(values, name, path, columns["case_id"], is_needed=name in needed)
+        columns[name] = values
+    cases = [(row["case_id"], row["class"]) for row in rows]
+    for case_id in dict.fromkeys(case_id for case_id, _ in cases):
         check_file_name(case_id, f"{path}: case_id")
-    for column in set(metrics) - TEXT_COLUMNS:
-        check_numbers(metrics, column, path, is_needed=column in (*METRICS, *counts))
-    twice = metrics[metrics.duplicated(["case_id", "class"])]
-    if len(twice):
-        raise InputError(f"{path}: expected one line per case and class, found {twice['case_id'].iloc[0]} twice")
-    return metrics
+    if len(set(cases)) < len(cases):
+        twice = next(case for number, case in enumerate(cases) if case in cases[:number])
+        raise InputError(f"{path}: expected one line per case and class, found {twice[0]} twice")
+    return pd.DataFrame(columns)
 
 
-def check_numbers(metrics: pd.DataFrame, column: str, path: Path, *, is_needed: bool) -> None:
+def check_numbers(values: np.ndarray, name: str, path: Path, case_ids: Sequence[str], *, is_needed: bool) -> None:
     """``InputError`` where a number cannot be the metric's or count's; one that is not needed may be left out."""
     lowest, highest = (0.0, LARGEST) if is_needed else (-sys.float_info.max, sys.float_info.max)
-    if column == "n_slices":
+    if name == "n_slices":
         lowest = 1.0
-    values = metrics[column].to_numpy()     # a table of a thousand runs has some twenty thousand of such columns
     bad = ~((values >= lowest) & (values <= highest)) & (is_needed | ~np.isnan(values))
     if bad.any():
         first = int(bad.argmax())
-        found = f"{values[first]:g} of {metrics['case_id'].iloc[first]}"
-        expected = f"expected finite numbers in {column}, from {lowest:g} to {highest:g}"
-        raise InputError(f"{path}: {expected}, found {found}")
+        expected = f"expected finite numbers in {name}, from {lowest:g} to {highest:g}"
+        raise InputError(f"{path}: {expected}, found {values[first]:g} of {case_ids[first]}")
 
 
 def runs_of_rows(results: Path, rows: Sequence[str], seeds: Sequence[int] | None = None) -> dict[str, list[Run]]:

@@ -85,6 +85,11 @@ def measure(folder: Path, run: Path, count: int) -> dict[str, float]:
     return {"make": seconds("make", "wmh-big", *choices), **found}
 
 
+def per_run(found: dict[str, float], fewest: dict[str, float], runs: int) -> str:
+    """Milliseconds of each command for each of so many ``runs`` more than the fewest."""
+    return ", ".join(f"{name} {1e3 * (value - fewest[name]) / runs:.1f}" for name, value in found.items())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[10, 100, 1000], help="run folders")
@@ -101,12 +106,11 @@ def main() -> None:
         seconds(sys.executable, "preprocess.py", "wmh", "--source", folder / "raw", "--dest", data, "--size", "32",
                 "--val", "2")
         train_one(data, folder / "run")
-        empty = None
+        fewest: dict[str, float] = {}
         for count in args.counts:
             found = measure(folder, folder / "run", count)
-            empty = empty or found
-            each = ", ".join(f"{name} {1e3 * (value - empty[name]) / (count - args.counts[0]):.1f}"
-                             for name, value in found.items()) if count != args.counts[0] else ""
+            fewest = fewest or found
+            each = per_run(found, fewest, count - args.counts[0]) if count != args.counts[0] else ""
             print(f"| {count:,} | {' | '.join(f'{value:.2f}' for value in found.values())} | {each} |", flush=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import evaluate
 
 from dataloader import load_slices
 from sliced_data.meta import read_meta
@@ -123,3 +124,25 @@ def test_table_2_has_a_row_a_loss(tmp_path):
 def test_bad_flags_of_the_benchmarks():
     failed = run("bench_losses.py", "--repeats", "1")
     assert failed.returncode == 2 and failed.stderr.count("\n") == 1
+
+
+def test_copies_of_a_run_are_runs_of_their_own(results, tmp_path, capsys, monkeypatch):
+    """A table refuses runs that are the same; all that a copy shares with the first is how it was trained."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import bench_runs
+
+    for row in ("r0", "r1"):
+        for seed in range(3):
+            bench_runs.copy_run(results / "gdl" / "seed0", tmp_path / row / f"seed{seed}", seed)
+    evaluate.main(["table", str(tmp_path), "--rows", "r0", "r1", "--name", "big"])
+    lines = list(csv.DictReader((tmp_path / "big.csv").open()))
+    assert [line["seeds"] for line in lines] == ["0 1 2"] * 2 and len({line["dsc"] for line in lines}) == 2
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_a_cost_per_run_is_of_the_runs_beyond_the_fewest(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import bench_runs
+
+    fewest, more = {"make": 0.25, "table": 0.5}, {"make": 0.75, "table": 2.5}
+    assert bench_runs.per_run(more, fewest, 100) == "make 5.0, table 20.0"
