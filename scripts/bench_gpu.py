@@ -1,4 +1,4 @@
-"""Full-size training on a GPU: time of a step, share of the contour losses in it, time of a row of Table 1.
+"""Full-size training on a GPU: a step, the share of the contour losses in it, a row of Table 1, several runs at once.
 
 Random data of the sizes of the real ones (ISLES: 74 scans, 390 training slices of 5 channels; WMH: 50 scans, 2,600 of
 2), 256 x 256, the reference UNet of width 64, batch 8. Rows take turns in each measurement. `--device cpu --width 16
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,17 +66,40 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
+def start_row(args: argparse.Namespace, data: Path, out: Path, contour: str) -> subprocess.Popen:
+    flags = ["--data", data, "--out", out, "--contour", contour, "--width", args.width, "--device", args.device,
+             "--epochs", args.epochs, "--compile" if args.compile else "--no-compile"]
+    return subprocess.Popen([sys.executable, ROOT / "train.py", *map(str, flags)], stdout=subprocess.DEVNULL)
+
+
+def finish(processes: Sequence[subprocess.Popen]) -> None:
+    """Wait for all; end this program where one failed, which has said why."""
+    codes = [process.wait() for process in processes]
+    if any(codes):
+        sys.exit("a run failed")
+
+
+def logged(out: Path, column: str) -> list[float]:
+    """A column of a run's log from the second epoch on: the first compiles."""
+    with (out / "log.csv").open() as file:
+        return [float(row[column]) for row in csv.DictReader(file)][1:]
+
+
 def row_minutes(args: argparse.Namespace, data: Path, out: Path, contour: str) -> tuple[float, float, float]:
     """Minutes that 100 epochs take (the first, with compilation, as measured), seconds of an epoch, of the process."""
     start = time.perf_counter()
-    flags = ["--data", data, "--out", out, "--contour", contour, "--width", args.width, "--device", args.device,
-             "--epochs", args.epochs, "--compile" if args.compile else "--no-compile"]
-    subprocess.run([sys.executable, ROOT / "train.py", *map(str, flags)], check=True, stdout=subprocess.DEVNULL)
+    finish([start_row(args, data, out, contour)])
     process = time.perf_counter() - start
-    with (out / "log.csv").open() as file:
-        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
-    epoch = statistics.median(seconds[1:])
-    return (process + epoch * (100 - len(seconds))) / 60, epoch, process
+    seconds = logged(out, "seconds")
+    epoch = statistics.median(seconds)
+    return (process + epoch * (100 - args.epochs)) / 60, epoch, process
+
+
+def slices_per_second(args: argparse.Namespace, data: Path, folder: Path, runs: int) -> float:
+    """Slices that so many runs of gdl-boundary at once on one device train on in a second, in all."""
+    outs = [folder / f"{runs}-at-once-{number}" for number in range(runs)]
+    finish([start_row(args, data, out, "boundary") for out in outs])
+    return sum(statistics.median(logged(out, "slices_per_second")) for out in outs)
 
 
 def transform_time(size: int, device: torch.device) -> float:
@@ -99,6 +123,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=20, help="timed turns of ten steps (of one on a CPU)")
     parser.add_argument("--epochs", type=int, default=4, help="epochs trained of each row, from which 100 are told")
+    parser.add_argument("--together", type=int, default=3, help="runs on the device at once, as make -j3 has them")
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES), help="data sets to train on")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile")
     args = parser.parse_args()
@@ -119,6 +144,10 @@ def main() -> None:
             for row, contour in ROWS.items():
                 minutes, epoch, process = row_minutes(args, data[name], Path(folder) / f"{name}-{row}", contour)
                 print(f"| {name} {row} | {minutes:.2f} | {epoch:.2f} | {process:.1f} |", flush=True)
+        print("\n| runs at once | slices per second in all | times one run |\n| --- | --- | --- |")
+        rates = {runs: slices_per_second(args, data[args.sizes[0]], Path(folder), runs) for runs in (1, args.together)}
+        for runs, rate in rates.items():
+            print(f"| {runs} | {rate:.0f} | {rate / rates[1]:.2f} |", flush=True)
     if device.type == "cuda":
         print(f"\npeak memory of the steps: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
 

@@ -49,10 +49,10 @@ def copy_run(run: Path, out: Path, seed: int) -> None:
             writer.writerows(rows)
 
 
-def seconds(*command: str | Path) -> float:
+def seconds(*command: object, checkout: Path = ROOT) -> float:
     """Processor seconds of a command: what other processes do changes them little."""
     start = os.times()
-    done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([str(word) for word in command], cwd=checkout, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
     end = os.times()
