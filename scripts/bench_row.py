@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from bench import make_raw, our_epoch, plain_epoch, processor_clock, read_labels, scipy_slicing
 from bench_metrics import measure as measure_metrics
@@ -20,6 +21,7 @@ from bench_runs import ROOT, seconds
 from bench_score import measure as measure_score
 from bench_score import shifted, write_mask
 
+from dataloader import load_slices
 from environment.provenance import package_version, processor
 from evaluation.mask_files import MaskPair
 from raw_data.files import RawFile
@@ -46,9 +48,34 @@ def row_seconds(folder: Path, args: argparse.Namespace) -> dict[str, float]:
     return found
 
 
+# What a table is at the least: the mean over cases of each run, then mean and sd over runs.
+PLAIN_TABLE = """
+import sys
+from pathlib import Path
+import pandas as pd
+runs = [pd.read_csv(path) for path in sorted(Path(sys.argv[1]).glob("seed*/metrics.csv"))]
+means = pd.DataFrame([run[["dsc", "hd95_mm"]].mean() for run in runs])
+means.agg(["mean", "std"]).to_csv(Path(sys.argv[1]) / "plain.csv")
+"""
+
+
+def reading(data: Path) -> tuple[float, float]:
+    """Processor seconds per slice to have the training slices in memory: ours, checked; and NumPy's, unchecked."""
+    meta = read_meta(data)
+    start = processor_clock()
+    count = len(load_slices(meta, "train", maps="phi2d"))
+    read = processor_clock()
+    for kind in ("image", "label", "phi2d"):
+        np.stack([np.load(path) for path in sorted((data / "train" / kind).iterdir())])
+    return (read - start) / count, (processor_clock() - read) / count
+
+
 def baselines(folder: Path, slicing: float, batch_size: int) -> list[tuple[str, float, str, float]]:
     """What, ours, the name and figure of the plain baseline, processor milliseconds; ``slicing`` is ours per slice."""
-    data = folder / "data"
+    data, row = folder / "data", folder / "results" / "wmh" / ROW
+    read, plain_read = reading(data)
+    table = seconds(sys.executable, "eval.py", "table", row.parent, "--rows", ROW, "--name", ROW)
+    plain_table = seconds(sys.executable, "-c", PLAIN_TABLE, row)
     trained, _ = our_epoch(data, batch_size, clock=processor_clock)
     plain = plain_epoch(data / "train", batch_size, clock=processor_clock)
     case = next(case for case in read_meta(data).cases if case.split == "val")
@@ -62,10 +89,12 @@ def baselines(folder: Path, slicing: float, batch_size: int) -> list[tuple[str, 
     maps = scipy_slicing(data, clock=processor_clock)
     return [
         ("slicing, all of it, per slice", 1e3 * slicing, "SciPy's maps alone", 1e3 * maps),
+        ("reading, all values checked, per slice", 1e3 * read, "np.load and np.stack", 1e3 * plain_read),
         ("training outside the network, per slice and epoch", 1e3 * trained,
          "a .npy per sample, DataLoader workers, SciPy's maps online", 1e3 * plain),
         ("validation: 3D HD95 of a case", 1e3 * hd95_s, "medpy", 1e3 * medpy_s),
         ("evaluation: files read, all metrics of a case", 1e3 * score_s, "medpy's four", 1e3 * score_medpy_s),
+        ("table of one run, with the start of its process", 1e3 * table, "pandas", 1e3 * plain_table),
     ]
 
 

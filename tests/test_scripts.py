@@ -66,7 +66,7 @@ def test_the_cost_of_a_row_is_shared_out_among_its_parts():
         assert sum(values[column] for values in parts.values()) == pytest.approx(whole, abs=0.4)
     assert parts["validation"][2] > parts["validation"][1] > 0      # a hundred epochs validate more than one
     ratios = re.findall(r"\| ([\d.]+) \| [^|]+: ([\d.]+) \| ([\d.]+) \|$", done.stdout, re.MULTILINE)
-    assert len(ratios) == 4
+    assert len(ratios) == 6
     assert all(float(beside) / float(ours) == pytest.approx(float(ratio), rel=0.1) for ours, beside, ratio in ratios)
 
 
