@@ -103,20 +103,19 @@ def check_outputs(out: Path | None, lesions_out: Path | None) -> None:
 
 @dataclass(frozen=True)
 class CaseScores:
-    """The lines of the labels that occur in a case, its lesions, and its grid."""
+    """The lines of the labels that occur in a case, and its lesions."""
 
     case_id: str
     rows: dict[int, dict]
     lesions: list[dict]
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...]
+    dimensions: int
     unit: str
 
     def empty(self, label: int, options: ScoreOptions) -> dict:
         """The line of a label that is in neither mask."""
-        nothing = np.zeros(self.shape, dtype=bool)
+        nothing, spacing = np.zeros((1,) * self.dimensions, dtype=bool), (1.0,) * self.dimensions
         key = {"case_id": self.case_id, "label": label, "unit": self.unit}
-        return key | metrics_of(nothing, nothing, self.spacing, options.tolerance_mm)
+        return key | metrics_of(nothing, nothing, spacing, options.tolerance_mm)
 
 
 def score_case(pair: MaskPair, *, options: ScoreOptions) -> CaseScores:
@@ -134,7 +133,7 @@ def score_case(pair: MaskPair, *, options: ScoreOptions) -> CaseScores:
         rows[label] = key | metrics_of(*masks, found.spacing, options.tolerance_mm)
         if options.per_lesion:
             lesions += [key | lesion for lesion in lesion_scores(*masks, found.spacing)]
-    return CaseScores(pair.case_id, rows, lesions, found.reference.shape, found.spacing, found.unit)
+    return CaseScores(pair.case_id, rows, lesions, found.reference.ndim, found.unit)
 
 
 def labels_in(mask: np.ndarray) -> set[int]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from raw_files import isles_path, make_isles, make_wmh
 
-from raw_data import DATASETS
+from raw_data import DATASETS, LAYOUTS
 from utils import InputError
 
 
@@ -15,6 +15,14 @@ def zip_folder(folder, archive):
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 opened.write(path, path.relative_to(folder))
+
+
+def test_each_data_set_has_the_code_of_its_papers_authors():
+    """Whose code --protocol authors follows: MedIA 2021's, the breast-ultrasound study's, the region-wise paper's."""
+    assert {name: dataset.authors for name, dataset in LAYOUTS.items()} == {
+        "isles": "boundary", "wmh": "boundary", "busi": "busi", "acdc": "region-wise", "brats": "region-wise",
+        "kits": "region-wise",
+    }
 
 
 def test_isles_folder_and_zip_give_the_same(tmp_path):

@@ -286,6 +286,7 @@ STATES = {
     "weights of a list": lambda state: {**state, "model": [1]},
     "a weight too few": lambda state: {**state, "model": dict(list(state["model"].items())[1:])},
     "weights of another shape": lambda state: {**state, "model": {k: torch.zeros(2, 9) for k in state["model"]}},
+    "weights of NaN": lambda state: {**state, "model": {k: v * math.nan for k, v in state["model"].items()}},
     "no epoch": without("epoch"),
     "an epoch of NaN": lambda state: {**state, "epoch": math.nan},
     "an epoch of a word": lambda state: {**state, "epoch": "one"},

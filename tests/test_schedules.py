@@ -79,6 +79,8 @@ def test_weights_carry_no_rounding_digits():
 
 def test_busi_run_of_20_epochs_and_of_one():
     assert schedules.BusiLinear(epochs=20).weights(19) == (1.0, 1.0)
+    for schedule in (schedules.BusiLinear, schedules.BusiRebalance):
+        assert schedule() == schedule(20)   # "trained on 20 epochs" (Odonnat and Pham, section 3.3)
     assert schedules.BusiRebalance(epochs=20).weights(19) == (0.0, 1.0)
     assert schedules.BusiRebalance(epochs=1).weights(0) == (1.0, 0.0)
 
