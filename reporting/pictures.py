@@ -271,7 +271,7 @@ def draw_map(axis: plt.Axes, found: np.ndarray, *, aspect: float) -> None:
         found.T, cmap=ListedColormap(colours), norm=norm, origin="lower", interpolation="nearest", aspect=aspect
     )
     hide_axes(axis)
-    bar = axis.figure.colorbar(shown, ax=axis, location="bottom", shrink=0.9, pad=0.03, aspect=18)
+    bar = axis.figure.colorbar(shown, location="bottom", shrink=0.9, pad=0.03, aspect=18)
     ticks = sorted({low, 0.0, high})
     bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
     bar.outline.set_linewidth(0.4)

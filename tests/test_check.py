@@ -65,6 +65,17 @@ def test_another_source_is_named_and_a_missing_set_too(isles, tmp_path, capsys):
     assert "expected a sliced data set, found nothing" in capsys.readouterr().err
 
 
+def test_a_set_without_the_rule_of_its_split_is_refused(isles, tmp_path, capsys):
+    path = tmp_path / "isles" / "meta.json"
+    meta = json.loads(path.read_text())
+    without = {name: value for name, value in meta.items() if name != "split"}
+    for changed, found in ((meta | {"split": "by hand"}, "'by hand'"), (without, "None")):
+        path.write_text(json.dumps(changed))
+        assert isles() == 2
+        error = capsys.readouterr().err
+        assert "meta.json: expected the rule of the split" in error and found in error
+
+
 def test_a_split_file_is_held_against_the_cases(isles, sliced, tmp_path, capsys):
     validation = next(case.case_id for case in read_meta(sliced).cases if case.split == "val")
     other = next(case.case_id for case in read_meta(sliced).cases if case.split == "train")

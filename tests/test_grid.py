@@ -9,6 +9,7 @@ from raw_data.volumes import Volume
 from slicing.grid import Grid
 from slicing.normalisation import standardise
 from slicing.resampling import overlap, resize_volume, to_native, to_sliced_label
+from utils import InputError
 
 GRIDS = [Grid(48), Grid(32, "centre"), Grid(64, "centre"), Grid(32, "centre", 1.5), Grid(64, "centre", 0.6)]
 
@@ -61,6 +62,12 @@ def test_a_crop_is_numpys_and_its_padding_the_minimum():
     for channel, low in zip(volume.image, image.min(axis=(1, 2, 3)), strict=True):
         assert (channel[:, :2] == low).all() and (channel[:, 14:] == low).all()
     assert volume.label[:, 2:14].all() and not volume.label[:, :2].any() and not volume.label[:, 14:].any()
+
+
+def test_a_spacing_that_makes_slices_too_large_is_refused():
+    assert Grid(16, "centre", 1.0).resampled((2**14, 20), (1.0, 1.0, 1.0)) == (2**14, 20)
+    with pytest.raises(InputError, match="at most 16384 pixels a side, found 20 x 16385 pixels of 1 mm"):
+        Grid(16, "centre", 1.0).resampled((20, 2**14 + 1), (1.0, 1.0, 1.0))
 
 
 def test_outside_a_crop_is_background():

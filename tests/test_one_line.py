@@ -25,6 +25,7 @@ from result_folders import case, write_run
 import preprocess
 import train
 from environment import provenance
+from environment.streams import drop
 from raw_data.files import list_files
 from utils import InputError
 
@@ -379,6 +380,15 @@ def test_curves_smoothed_beyond_all_use(results, monkeypatch, capsys, smooth):
 
 
 # 20 to 23: the world around -------------------------------------------------------------------------------------------
+
+
+def test_what_a_stream_without_a_reader_holds_goes_nowhere():
+    reader, writer = os.pipe()
+    stream = os.fdopen(writer, "w")
+    stream.write("the rest")
+    os.close(reader)
+    drop(stream)
+    stream.close()      # BrokenPipeError of a stream that was not dropped
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])

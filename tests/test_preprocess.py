@@ -15,7 +15,7 @@ from sliced_data.writing import new_folder
 from slicing.grid import Grid
 from slicing.normalisation import scale
 from slicing.resampling import resize_volume
-from slicing.splits import group_patients, split_by_group, split_by_scan
+from slicing.splits import group_patients, read_folds, split_by_group, split_by_parity, split_by_scan
 from utils import InputError
 
 ROOT = Path(preprocess.__file__).parent
@@ -210,3 +210,16 @@ EXPECTED_WMH = {
     "33",
     "21",
 }
+
+
+def test_a_split_by_parity_needs_numbers():
+    with pytest.raises(InputError, match="left: expected a number in its name to split by, found none; use --val"):
+        split_by_parity([Case("left", None, (), (), "left.nii")])
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "[1]", '["a"]', '"a"'])
+def test_a_split_file_of_something_else(tmp_path, content):
+    path = tmp_path / "split.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="split.json: expected lists named train and val, or a list of such folds"):
+        read_folds(path)
