@@ -96,7 +96,7 @@ def data_of(run: Run) -> Meta:
 
 
 def write_curves(
-    results: Path, rows: Sequence[str], name: str, *, smooth: int = 1, seeds: Sequence[int] | None = None
+    results: Path, rows: Sequence[str], name: str, *, smooth: int, seeds: Sequence[int] | None = None
 ) -> list[Path]:
     """DSC and HD95 by epoch (MedIA 2021, Figs. 3 and 7): one line per row, the mean over seeds in a band of +-1 sd.
 

@@ -1,5 +1,6 @@
 """A run's folder, seed and checkpoints belong together, and no run counts twice."""
 
+import hashlib
 import shutil
 from dataclasses import replace
 
@@ -95,3 +96,9 @@ def test_the_fingerprint_of_settings_changes_with_each_of_them_but_the_epochs():
     others = {"seed": 1, "lr": 0.1, "contour": "boundary", "data_fingerprint": "x", "betas": (0.9, 0.99)}
     for name, value in others.items():
         assert replace(PAPER, **{name: value}).fingerprint != PAPER.fingerprint
+
+
+def test_the_fingerprint_of_settings_is_that_of_the_checkpoints_there_are():
+    """Of what is not the default, by name: another order would part runs from the checkpoints that they have."""
+    written = b'{"contour": "boundary", "seed": 2, "width": 16}'
+    assert replace(PAPER, width=16, seed=2, contour="boundary").fingerprint == hashlib.sha256(written).hexdigest()

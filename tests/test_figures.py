@@ -102,7 +102,7 @@ def test_a_row_that_is_still_training_is_marked(handmade):
     text = tables.write_table(handmade, ["gdl", "my-row"], "t")
     assert "No finished run of my-row." in text and "no run" in text
     with pytest.raises(InputError, match="found none of my-row"):
-        figures.write_curves(handmade, ["gdl", "my-row"], "t")
+        figures.write_curves(handmade, ["gdl", "my-row"], "t", smooth=1)
 
 
 def test_a_log_that_is_cut_off_is_named(handmade):
@@ -110,7 +110,7 @@ def test_a_log_that_is_cut_off_is_named(handmade):
         for folder in (handmade / row).iterdir():
             (folder / "log.csv").write_text("epoch,train_dsc,val_dsc_3d,val_hd95_3d_mm\n0,0.1,0.2,3.25\n1,0.1,0.2,3.")
     with pytest.raises(InputError, match="log.csv: line 3 is cut off"):
-        figures.write_curves(handmade, ["gdl", "focal"], "t")
+        figures.write_curves(handmade, ["gdl", "focal"], "t", smooth=1)
 
 
 def test_more_rows_than_the_style_can_tell_apart_are_refused_and_ten_are_drawn(handmade, monkeypatch, capsys):

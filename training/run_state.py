@@ -62,7 +62,7 @@ def check_tensor(found: object, name: str, *, shape: Sequence[int], dtype: torch
         raise ValueError(f"{kind(found)} as its {name}")
     if found.shape != tuple(shape) or found.dtype != dtype:
         raise ValueError(f"{found.dtype} {tuple(found.shape)} as its {name}")
-    if dtype.is_floating_point and not found.isfinite().all():
+    if not found.isfinite().all():
         raise ValueError(f"NaN or infinity in its {name}")
 
 
