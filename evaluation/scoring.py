@@ -76,10 +76,9 @@ def score(prediction: Path, reference: Path, options: ScoreOptions, *, jobs: int
     nowhere = set(options.labels or ()) - set(found)
     if nowhere:
         raise InputError(f"--labels: expected labels of {reference} or {prediction}, found {min(nowhere)} in no mask")
-    labels = options.labels or found
-    if not labels:
+    if not found:
         raise InputError(f"{reference}: expected a label other than 0 in {reference} or {prediction}, found none")
-    rows = [case.rows.get(label) or case.empty(label, options) for case in cases for label in labels]
+    rows = [case.rows.get(label) or case.empty(label, options) for case in cases for label in found]
     return Scores(rows, [lesion for case in cases for lesion in case.lesions], left_out)
 
 

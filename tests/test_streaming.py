@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,6 +180,22 @@ def test_auto_counts_what_is_loaded(sliced, monkeypatch):
     assert asked == [size]
     held = [t for part in (train, val) for t in (part.image, part.label, part.maps)]
     assert sum(t.numel() * t.element_size() for t in held) == size
+
+
+@pytest.mark.parametrize(
+    ("lines", "folders"),
+    [
+        ("0::/user/job\n", ["user/job", "user", "."]),     # version 2
+        ("4:cpu,cpuacct:/job\n3:memory:/job\n0::/\n", ["memory/job", "memory", "."]),     # version 1 of memory
+        ("3:memory:/of/the/host\n", ["memory"]),           # within a container its own group is the root
+    ],
+)
+def test_the_control_groups_of_a_controller(tmp_path, monkeypatch, lines, folders):
+    for name in ("user/job", "memory/job", "cpu,cpuacct/job"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "read_text", {Path("/proc/self/cgroup"): lines}.get)
+    assert [str(folder.relative_to(tmp_path)) for folder in memory.cgroup_folders("memory")] == folders
 
 
 def test_memory_is_bounded_by_the_control_group(tmp_path, monkeypatch):
