@@ -4,7 +4,7 @@ import contextlib
 import gzip
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from utils import InputError, naming, open_file
@@ -14,11 +14,12 @@ MARK = b"boundary-loss"
 
 
 @contextlib.contextmanager
-def written_together() -> Iterator[Callable[[Path], Path]]:
+def written_together(removing: Sequence[Path] = ()) -> Iterator[Callable[[Path], Path]]:
     """Yield a function that takes the path of a file to be and returns the temporary sibling to write.
 
-    After the block the files get their names, in the order in which they were asked for. Where the block fails, what
-    was there stays, and what was written and made for it is removed. ``OSError`` names the file to be.
+    After the block the files get their names, in the order in which they were asked for, once those of ``removing``,
+    which would no longer be true, are gone. Where the block or the disk fails, what was there stays, and what was
+    written and made for it is removed. ``OSError`` names the file to be.
     """
     files: dict[Path, Path] = {}
     folders: list[Path] = []
@@ -35,6 +36,8 @@ def written_together() -> Iterator[Callable[[Path], Path]]:
         for path, new in files.items():
             with naming(path), new.open("rb") as file:
                 os.fsync(file.fileno())
+        for path in removing:
+            path.unlink(missing_ok=True)
         for path, new in files.items():
             new.replace(path)
     except BaseException as error:

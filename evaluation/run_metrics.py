@@ -88,15 +88,14 @@ def measure_run(folder: Path, model: Model, meta: Meta, options: MeasuringOption
     is_only_class = len(meta.class_names) == 2
     lines: list[Future] = []
     # Distances are computed in compiled code that lets other threads run, while the network predicts.
-    with written_together() as place, ThreadPoolExecutor(core_count()) as pool:
+    # The presence of metrics.csv says that what is beside it is its own: it goes before the first changes, comes last.
+    with written_together(removing=[folder / "metrics.csv"]) as place, ThreadPoolExecutor(core_count()) as pool:
         for masks in predicted_masks(folder, model, val, natives, place):
             for k, name in list(enumerate(meta.class_names))[1:]:
                 lines.append(pool.submit(measure_class, masks, name, k, common, is_only_class=is_only_class))
         rows, slice_rows = zip(*(line.result() for line in progress(lines, desc="measuring", unit="case")), strict=True)
         write_rows(place(folder / "metrics_2d.csv"), slice_rows, SLICE_COLUMNS)
         write_rows(place(folder / "metrics.csv"), rows, [column.key for column in COLUMNS])
-        # Its presence says that what is beside it is its own: it goes before the first of them changes, and comes last.
-        (folder / "metrics.csv").unlink(missing_ok=True)
     return list(rows), share_of_empty(val.label)
 
 

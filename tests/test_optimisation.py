@@ -12,8 +12,9 @@ from sliced_data.meta import read_meta
 from training.checks import check_settings
 from training.lr_rules import LR_RULES
 from training.objective import build_objective
+from training.optimisers import build_optimiser
 from training.settings import PAPER, Settings
-from training.trainer import Trainer, build_optimiser
+from training.trainer import Trainer
 from utils import InputError
 
 

@@ -4,15 +4,19 @@ import errno
 import gzip
 import os
 import shutil
+import signal
 
 import pytest
+import torch
 from commands import evaluate
 from raw_files import call, isles_path, make_isles
-from training_runs import SMALL
+from training_runs import SMALL, identical
 
 import preprocess
 import train
 from environment.atomic_outputs import written_together
+from training.run_folder import read_settings
+from training.trainer import Trainer
 from utils import write_text
 
 
@@ -74,17 +78,39 @@ def test_more_epochs_beside_a_damaged_env_json_change_nothing(run, sliced, monke
     assert contents(run) == before
 
 
-@pytest.mark.parametrize("at", [1, 2])
-def test_more_epochs_on_a_full_disk_keep_the_metrics(run, sliced, monkeypatch, capsys, at):
-    before = contents(run)
-    more = ("--data", sliced, "--out", run, *SMALL, "--epochs", "2", "--resume")
+@pytest.mark.parametrize("at", range(1, 9))
+def test_more_epochs_on_a_full_disk_keep_the_finished_run(run, sliced, monkeypatch, capsys, at):
+    """log.csv and best.pt as they were, env.json, config.json, last.pt and log.csv, and these four made durable."""
+    before, best = contents(run), torch.load(run / "best.pt", weights_only=True)
+    more = ("--data", sliced, "--out", run, *SMALL, "--resume")
     with monkeypatch.context() as patch:
         fill_disk(patch, at)
-        assert ".json: could not be written" in refused(train, *more, monkeypatch=patch, capsys=capsys)
-    assert contents(run) == before
+        assert "could not be written" in refused(train, *more, "--epochs", "2", monkeypatch=patch, capsys=capsys)
+    # The best weights may have been written again.
+    assert identical(torch.load(run / "best.pt", weights_only=True), best)
+    assert contents(run) == before | {run / "best.pt": (run / "best.pt").read_bytes()}
+    assert call(train, *more, "--epochs", "1", monkeypatch=monkeypatch) == 0
+    assert call(evaluate, "run", run, "--device", "cpu", monkeypatch=monkeypatch) == 0
+    assert call(train, *more, "--epochs", "2", monkeypatch=monkeypatch) == 0 and not (run / "metrics.csv").exists()
 
 
-@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_stop_within_the_first_further_epoch_is_saved_with_its_settings(run, sliced, monkeypatch):
+    """What was trained is kept, so the run is one of two epochs under way; no metrics of one epoch are beside it."""
+    more = ("--data", sliced, "--out", run, *SMALL, "--epochs", "2", "--resume")
+    step = Trainer.step
+
+    def stop(trainer, *arguments):
+        step(trainer, *arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stop)
+        assert call(train, *more, monkeypatch=patch) == 130
+    assert read_settings(run).epochs == 2 and not (run / "metrics.csv").exists()
+    assert call(train, *more, monkeypatch=monkeypatch) == 0
+
+
+@pytest.mark.parametrize("at", range(1, 7))
 def test_a_full_disk_keeps_the_metrics_and_predictions_of_a_run(run, monkeypatch, capsys, at):
     before = contents(run)
     with monkeypatch.context() as patch:

@@ -2,8 +2,10 @@
 
 import os
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from environment.atomic_outputs import written_together
@@ -13,6 +15,9 @@ from utils import InputError, leftovers, read_json, read_rows, write_json
 
 if TYPE_CHECKING:
     import torch
+
+# Paths, and what writes each.
+Files = Mapping[Path, Callable[[Path], None]]
 
 
 def read_settings(out: Path) -> Settings:
@@ -94,27 +99,31 @@ def check_finished(out: Path, settings: Settings) -> None:
 
 
 def begin_session(
-    out: Path, settings: Settings, data: Path, device: "torch.device", precision_seconds: dict[str, float] | None = None
+    out: Path, settings: Settings, data: Path, device: "torch.device",
+    precision_seconds: dict[str, float] | None = None, files: Files = MappingProxyType({}),
 ) -> None:
-    """Write what this process is about to do; metrics of fewer epochs would no longer be true.
+    """Write what this process does, and ``files`` together with it; metrics of fewer epochs would no longer be true.
 
-    All is read before anything changes, and both files are whole before the metrics go.
+    All is read before anything changes, and every file is whole before the metrics go.
     """
     config = {"settings": settings.to_json(), "data": str(data), "meta": read_json(data / "meta.json")}
     environment = provenance(device)
     if precision_seconds is not None:
         environment["precision_seconds_per_slice"] = precision_seconds
-    if (out / "env.json").exists():
-        environment["earlier_sessions"] = former_sessions(out / "env.json")
-    with written_together() as place:
+    if (earlier := former_sessions(out)):
+        environment["earlier_sessions"] = earlier
+    with written_together(removing=[out / "metrics.csv", out / "metrics_2d.csv"]) as place:
         write_json(place(out / "env.json"), environment)
         write_json(place(out / "config.json"), config)
-        for name in ("metrics.csv", "metrics_2d.csv"):
-            (out / name).unlink(missing_ok=True)
+        for path, write in files.items():
+            write(place(path))
 
 
-def former_sessions(path: Path) -> list[dict]:
-    """What env.json says of the session before this one and of those before it."""
+def former_sessions(out: Path) -> list[dict]:
+    """What env.json says of the session before this one and of those before it; none of a run that is new."""
+    path = out / "env.json"
+    if not path.exists():
+        return []
     former = read_json(path)
     earlier = former.pop("earlier_sessions", [])
     if not isinstance(earlier, list):

@@ -1,6 +1,7 @@
 """One session of train.py: the run that was asked for is completed by what its data and device say, and trained."""
 
 import warnings
+from functools import partial
 
 import torch
 
@@ -13,7 +14,7 @@ from sliced_data.meta import Meta, read_meta
 from training.finished import check_wanted, with_facts
 from training.interrupts import memory_advice
 from training.precision import resolve_precision
-from training.run_folder import begin_session, check_run_folder, read_settings
+from training.run_folder import begin_session, check_run_folder, former_sessions, read_settings
 from training.settings import Execution, Settings
 from training.snapshots import check_kept, check_snapshots
 from training.trainer import Trainer
@@ -81,6 +82,7 @@ def train(
     with exclusive(out):
         for leftover in leftovers(out):
             leftover.unlink()
+        begin = partial(begin_session, out, settings, execution.data, device, precision_seconds)
         if check_run_folder(out, settings, resume=execution.resume):
             trainer.restore(out / "last.pt")
             # The snapshot of the state itself can still be made.
@@ -89,8 +91,11 @@ def train(
             epochs = read_settings(out).epochs
             if epochs < settings.epochs:
                 print(f"{out}: going on from a run of {epochs} epochs to {settings.epochs}")
-        if len(trainer.log) < settings.epochs:
-            begin_session(out, settings, execution.data, device, precision_seconds)
+                # It stays a run of fewer epochs until more of it is saved.
+                former_sessions(out)
+                trainer.write_first = begin
+        if len(trainer.log) < settings.epochs and trainer.write_first is None:
+            begin()
         with torch.autograd.set_detect_anomaly(execution.detect_anomaly):
             trainer.fit(out, execution.snapshot_epochs)
     best = max(trainer.log, key=trainer.score)

@@ -2,10 +2,12 @@
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +34,8 @@ from training.epoch_totals import STEP_VALUES, EpochTotals
 from training.interrupts import StopRequest, StopTraining
 from training.lr_rules import LR_RULES
 from training.objective import BatchMaps, build_objective
+from training.optimisers import build_optimiser
+from training.run_folder import Files
 from training.run_state import check_state
 from training.settings import Settings
 from training.snapshots import snapshot_name
@@ -79,6 +83,8 @@ class Trainer:
         self.lr_rule = LR_RULES[settings.lr_rule](self.optimiser, settings.epochs)
         self.log: list[dict] = []
         self.stop = StopRequest()
+        # Writes the first files that are saved, where more than they changes with them.
+        self.write_first: Callable[[Files], None] | None = None
         self.new_epoch()
 
     # A run -----------------------------------------------------------------------------------------------
@@ -301,13 +307,15 @@ class Trainer:
         steps = self.totals.n_steps
         if steps:
             self.check_finite(epoch)
-            self.save_state(epoch, out)
+            self.write({out / "last.pt": partial(save_checkpoint, state=self.state(epoch))})
         raise KeyboardInterrupt(f"stopped at epoch {epoch}, step {steps}; --resume goes on from there")
 
     def save_epoch(self, out: Path, snapshots: Collection[int]) -> None:
         """After a kill last.pt is what counts: the log is written from it, and the weights of its epoch."""
-        self.save_state(self.log[-1]["epoch"], out)
-        write_rows(out / "log.csv", self.log, self.log_columns)
+        self.write({
+            out / "last.pt": partial(save_checkpoint, state=self.state(self.log[-1]["epoch"])),
+            out / "log.csv": partial(write_rows, rows=self.log, columns=self.log_columns),
+        })
         self.save_weights(out, snapshots)
 
     def save_weights(self, out: Path, snapshots: Collection[int]) -> None:
@@ -325,9 +333,17 @@ class Trainer:
         *earlier, last = map(self.score, self.log)
         return last > max(earlier, default=-math.inf)
 
-    def save_state(self, epoch: int, out: Path) -> None:
-        """Write last.pt, from which a run resumes: ``epoch`` is the one that ended last or is under way."""
-        save_checkpoint(out / "last.pt", {
+    def write(self, files: Files) -> None:
+        first, self.write_first = self.write_first, None
+        if first:
+            first(files)
+            return
+        for path, write in files.items():
+            write(path)
+
+    def state(self, epoch: int) -> dict[str, Any]:
+        """What a run resumes from: ``epoch`` is the one that ended last or is under way."""
+        return {
             "model": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "rate": self.lr_rule.state_dict(),
@@ -336,13 +352,4 @@ class Trainer:
             "so_far": self.totals.state(),
             "random": random_states(),
             "fingerprint": self.settings.fingerprint,
-        })
-
-
-def build_optimiser(settings: Settings, network: torch.nn.Module) -> torch.optim.Optimizer:
-    """Adam, or SGD with Nesterov momentum 0.99 (nnU-Net's); fused on CUDA."""
-    options = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    options["fused"] = next(network.parameters()).is_cuda
-    if settings.optimiser == "sgd":
-        return torch.optim.SGD(network.parameters(), momentum=0.99, nesterov=True, **options)
-    return torch.optim.Adam(network.parameters(), betas=settings.betas, **options)
+        }
