@@ -98,6 +98,7 @@ def make_boxes(args: argparse.Namespace) -> None:
 def make_pictures(args: argparse.Namespace) -> None:
     from reporting.pictures import write_pictures
 
+    check_baseline(args)
     for name, rows in chosen_figures(args, [args.seed]).items():
         print(*write_pictures(args.results, rows, name, seed=args.seed, baseline=args.baseline), sep="\n")
 
@@ -117,6 +118,7 @@ def make_shares(args: argparse.Namespace) -> None:
 def make_figures(args: argparse.Namespace) -> None:
     from reporting.figure_set import write_figures
 
+    check_baseline(args)
     check_smooth(args)
     seed = (args.seeds or [0])[0] if args.seed is None else args.seed
     options = {"seeds": args.seeds, "seed": seed, "baseline": args.baseline, "smooth": args.smooth}
@@ -126,6 +128,7 @@ def make_figures(args: argparse.Namespace) -> None:
 def make_report(args: argparse.Namespace) -> None:
     from reporting.page import write_report
 
+    check_baseline(args)
     written = write_report(args.results, chosen_rows(args), seed=args.seed, baseline=args.baseline)
     files = [path for path in written.parent.rglob("*") if path.is_file()]
     print(f"{written}: {len(files)} files, {sum(path.stat().st_size for path in files) / 2**20:.1f} MiB")
@@ -145,6 +148,16 @@ def tables_of(args: argparse.Namespace) -> dict[str, list[str]]:
         if not rows:
             raise InputError(f"--table {name}: expected the name of a table and its rows, found no row")
     return {name: rows for name, *rows in tables}
+
+
+def check_baseline(args: argparse.Namespace) -> None:
+    """``InputError`` where a baseline is a row that nobody knows; one that has no run yet is none."""
+    from published import ENGINE_PREFIX, published_rows
+
+    rows = {*(getattr(args, "rows", None) or ()), *(row for rows in tables_of(args).values() for row in rows)}
+    known = args.baseline in rows or args.baseline.removeprefix(ENGINE_PREFIX) in published_rows()
+    if not known and not (args.results / args.baseline).is_dir():
+        raise InputError(f"--baseline: expected a row of {args.results}, found {args.baseline}")
 
 
 def chosen_figures(args: argparse.Namespace, seeds: Sequence[int] | None) -> dict[str, list[str]]:

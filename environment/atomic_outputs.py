@@ -9,8 +9,9 @@ from pathlib import Path
 
 from utils import InputError, naming, open_file
 
-# Written into each mask of a new scan (at the end of a .npy): only a file that has it is replaced by another.
+# Written into masks of new scans (at the end of a .npy), figures and reports: only a file that has it is replaced.
 MARK = b"boundary-loss"
+MAX_PDF = 2**26     # bytes of a figure
 
 
 @contextlib.contextmanager
@@ -63,7 +64,7 @@ def check_own(path: Path, sign: bytes) -> None:
 
 
 def signed_part(path: Path) -> bytes:
-    """The first 4 KiB, gunzipped where they are gzipped, or the end of a .npy; nothing where they are damaged."""
+    """The first 4 KiB, gunzipped where they are gzipped, the end of a .npy, all of a .pdf; nothing where damaged."""
     try:
         with open_file(path) as file:
             if path.suffix == ".npy":
@@ -71,6 +72,6 @@ def signed_part(path: Path) -> bytes:
             if path.suffix == ".gz":
                 with gzip.open(file) as packed:
                     return packed.read(4096)
-            return file.read(4096)
+            return file.read(MAX_PDF if path.suffix == ".pdf" else 4096)
     except (OSError, EOFError, zlib.error):
         return b""

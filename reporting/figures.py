@@ -7,13 +7,14 @@ from pathlib import Path
 
 os.environ["MPLBACKEND"] = "Agg"  # no screen is needed, nor always there
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from environment.atomic_outputs import check_own, written_together
+from environment.atomic_outputs import MARK, check_own, written_together
 from evaluation.metric_catalogue import CATALOGUE, LENGTH, Column
 from raw_data.volumes import IGNORED
 from reporting.runs import Run, evaluated_runs, first_run
@@ -22,8 +23,9 @@ from sliced_data.slices import PartFiles, read_slice
 from utils import InputError, read_json, read_rows
 
 STYLE = Path(__file__).resolve().parent / "paper.mplstyle"
-# What Matplotlib writes into the beginning of its files.
-SIGNS = {".png": b"Matplotlib version", ".pdf": b"%\xac\xdc \xab\xba"}
+# By which a figure of the project is known; no date, so that the same runs give the same bytes.
+MADE_BY = f"{MARK.decode()}, Matplotlib {matplotlib.__version__}"
+METADATA = {".png": {"Software": MADE_BY}, ".pdf": {"Creator": MADE_BY, "CreationDate": None}}
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,12 @@ BOXES = (CATALOGUE["dsc"], CATALOGUE["hd95_mm"])
 
 def save(figure: Figure, results: Path, name: str) -> list[Path]:
     """Write NAME.png and NAME.pdf into ``results`` and close the figure."""
-    paths = [results / f"{name}{end}" for end in SIGNS]
+    paths = [results / f"{name}{end}" for end in METADATA]
     for path in paths:
-        check_own(path, SIGNS[path.suffix])
+        check_own(path, MARK)
     with written_together() as place:
         for path in paths:
-            # No date inside: the same runs give the same bytes.
-            figure.savefig(place(path), metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+            figure.savefig(place(path), metadata=METADATA[path.suffix])
     plt.close(figure)
     return paths
 

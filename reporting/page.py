@@ -13,6 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from dataloader import Slices, load_slices
+from environment.atomic_outputs import MARK, signed_part
 from environment.locks import exclusive
 from raw_data.volumes import IGNORED
 from reporting import comparison, page_html, tables
@@ -83,8 +84,8 @@ def check_report(folder: Path) -> None:
     """``InputError`` unless ``folder`` is new, or a report with nothing of anyone else's in it."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder}: expected nothing or an older report, found a link or a file")
-    if folder.exists() and not (folder / "index.html").exists():
-        raise InputError(f"{folder}: expected nothing or an older report, found a folder without an index.html")
+    if folder.exists() and MARK not in signed_part(folder / "index.html"):
+        raise InputError(f"{folder}: expected nothing or an older report, found a folder without an index.html of one")
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not re.fullmatch(WRITTEN, name):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from environment.atomic_outputs import check_own, written_together
-from utils import write_rows, write_text
+from utils import InputError, write_rows, write_text
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,14 @@ class PrintedTable:
         """Write NAME.tex and NAME.md into ``folder``, and ``lines`` as NAME.csv; returns the text of the .md."""
         text = self.markdown()
         for end, sign in SIGNS.items():
-            check_own(folder / f"{name}{end}", sign)
+            path = folder / f"{name}{end}"
+            check_own(path, sign)
+            # Anyone's table may begin like ours; the .tex, which is always made with it, does not.
+            if path.exists() and not (folder / f"{name}.tex").exists():
+                raise InputError(
+                    f"{path}: expected nothing or a table that was made here before, found one without {name}.tex; "
+                    "choose another name or remove it"
+                )
         with written_together() as place:
             write_rows(place(folder / f"{name}.csv"), lines, columns)
             write_text(place(folder / f"{name}.tex"), self.latex(name))

@@ -205,3 +205,11 @@ def test_pictures_refuse_a_data_set_that_was_sliced_anew(results, sliced, tmp_pa
     (root / "gdl" / "seed0" / "config.json").write_text(json.dumps({**config, "data": str(data)}))
     assert call(evaluate, "pictures", root, "--rows", "gdl", "--name", "p", monkeypatch=monkeypatch) == 2
     assert "was trained on, found another" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["pictures", "figures", "report"])
+def test_a_baseline_that_nobody_knows_is_refused(results, command):
+    before = sorted(results.rglob("*"))
+    with pytest.raises(InputError, match="--baseline: expected a row of .*isles, found nope"):
+        evaluate.main([command, str(results), "--baseline", "nope"])
+    assert sorted(results.rglob("*")) == before

@@ -3,9 +3,11 @@
 import errno
 import gzip
 import os
+import re
 import shutil
 import signal
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from commands import evaluate
@@ -177,17 +179,33 @@ def test_names_of_outputs_are_plain_file_names(results, tmp_path, monkeypatch, c
     assert contents(tmp_path) == before
 
 
+def draw_own(path):
+    figure, axis = plt.subplots()
+    axis.plot([1, 2])
+    figure.savefig(path)
+    plt.close(figure)
+
+
+# What looks most like the project's: a table with its header, a figure of the same library.
+OWN = {
+    ".csv": "row,class,seeds,cases,dsc\nmine,1,2,3,4\n", ".md": "| row | DSC |\n| --- | --- |\n| mine | 1 |\n",
+    ".tex": "\\documentclass{article}\n", ".png": draw_own, ".pdf": draw_own,
+}
+
+
 @pytest.mark.parametrize(
     ("command", "end"), [("table", ".csv"), ("table", ".md"), ("table", ".tex"), ("curves", ".png"), ("curves", ".pdf")]
 )
 def test_a_table_or_figure_replaces_only_what_was_made_as_one(results, tmp_path, monkeypatch, capsys, command, end):
     folder = shutil.copytree(results, tmp_path / "results")
     arguments = (command, folder, "--rows", "gdl", "--name", "notes")
-    (folder / f"notes{end}").write_text("my own notes")
-    before = contents(folder)
-    error = refused(evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
-    assert f"notes{end}: expected nothing or a file that was made here before" in error
-    assert contents(folder) == before
+    for own in ("my own notes", OWN[end]):
+        (folder / f"notes{end}").unlink(missing_ok=True)
+        own(folder / f"notes{end}") if callable(own) else (folder / f"notes{end}").write_text(own)
+        before = contents(folder)
+        error = refused(evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+        assert re.search(rf"notes{end}: expected nothing or a (file|table) that was made here before", error)
+        assert contents(folder) == before
     (folder / f"notes{end}").unlink()
     for _ in range(2):
         assert call(evaluate, *arguments, monkeypatch=monkeypatch) == 0
@@ -203,6 +221,12 @@ def test_a_report_replaces_only_a_report(results, tmp_path, monkeypatch, capsys)
         assert foreign.partition("/")[2] in refused(evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
         assert (folder / foreign).read_text() == "mine"
         (folder / foreign).unlink()
+    index = folder / "report" / "index.html"
+    made = index.read_text()
+    index.write_text("<html>my own page</html>")
+    assert "index.html" in refused(evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert index.read_text() == "<html>my own page</html>"
+    index.write_text(made)
     (folder / "report").rename(tmp_path / "elsewhere")
     (folder / "report").symlink_to(tmp_path / "elsewhere")
     before = contents(tmp_path)
