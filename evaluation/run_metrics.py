@@ -44,7 +44,7 @@ class Evaluation:
     def __str__(self) -> str:
         means = {name: float(np.mean([row[name] for row in self.rows])) for name in ("dsc", "hd95_mm")}
         measured = f"DSC {means['dsc']:.3f}, HD95 {means['hd95_mm']:.2f} {self.length_unit}"
-        return f"epoch {self.epoch}: {measured} over {len(self.rows)} volumes"
+        return f"epoch {self.epoch}: {measured} over {len({row['case_id'] for row in self.rows})} volumes"
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ class PublishedResult:
     settings: Mapping[str, object]      # what the paper trained with, as far as it says so
     validation_cases: int
     remark: str                         # to print wherever the result is
+    pooled: bool = False                # whether its DSC is pooled over batches and what it stands beside is a mean
 
     def differs(self, settings: Mapping[str, object], validation_cases: int) -> tuple[str, ...]:
         """In what a run is not the paper's, in print; a setting that one of them does not tell is not compared."""
-        found = []
+        found = ["a mean over images, not pooled"] if self.pooled else []
         for name, theirs in self.settings.items():
             ours = settings.get(name)
             ours = theirs if ours is None else ours
@@ -48,11 +49,11 @@ def published_result(dataset: str, row: str, class_name: str, level: str = "volu
             continue
         for line in read_rows(FOLDER / file, ("row", "dataset", "source")):
             if (line["dataset"], line["row"], line.get("class", class_name)) == (dataset, row, class_name):
-                return result_of(line, paper, paper["data"][dataset])
+                return result_of(line, paper, paper["data"][dataset], level)
     return None
 
 
-def result_of(line: Mapping[str, str], paper: Mapping, data: Mapping) -> PublishedResult:
+def result_of(line: Mapping[str, str], paper: Mapping, data: Mapping, level: str) -> PublishedResult:
     metrics = [name.removesuffix("_sd") for name in line if name.endswith("_sd")]
     metrics = metrics or [name for name in line if name not in ("row", "dataset", "class", "source")]
     return PublishedResult(
@@ -62,6 +63,7 @@ def result_of(line: Mapping[str, str], paper: Mapping, data: Mapping) -> Publish
         settings={**paper["settings"], **{name: value for name, value in data.items() if name != "validation_cases"}},
         validation_cases=data["validation_cases"],
         remark=paper.get("remark", ""),
+        pooled=paper.get("level", level) != level,
     )
 
 

@@ -72,6 +72,7 @@ def test_a_difference_is_printed_where_settings_and_data_are_the_papers(tmp_path
         ({"width": 16, "epochs": 2}, 256, "width 16, 2 epochs"),
         ({"batch_size": 4, "lr": 0.01}, 256, "batch 4, lr 0.01"),
         ({"network": "resnet34-unet"}, 96, "network resnet34-unet, size 96 x 96"),
+        ({"optimiser": "sgd", "alpha_step": 0.06}, 256, "optimiser sgd, alpha step 0.06"),
     ],
 )
 def test_a_run_that_is_not_the_papers_has_no_difference(tmp_path, change, size, said):
@@ -83,10 +84,16 @@ def test_a_run_that_is_not_the_papers_has_no_difference(tmp_path, change, size, 
 
 
 def test_an_encoder_without_pretrained_weights_is_not_the_studys():
-    study = published.published_result("busi", "ce", "tumour")
+    study = published.published_result("busi", "ce", "tumour", "pooled")
     ours = {"network": "resnet34-unet", "epochs": 20, "batch_size": 16, "lr": 0.001, "size": 256}
     assert study.differs(ours, 85) == ("no encoder weights",)
-    assert study.differs({**ours, "encoder_weights": "resnet34.pth"}, 85) == () and "ImageNet" in study.remark
+    ours["encoder_weights"] = "resnet34.pth"
+    assert study.differs(ours, 85) == () and "ImageNet" in study.remark
+    # Beside a mean over images its pooled DSC is another figure; by default the normal images are there too.
+    mean = published.published_result("busi", "ce", "tumour")
+    assert mean.values["dsc"][0] == study.values["dsc"][0] == 0.798
+    assert mean.differs(ours, 85) == ("a mean over images, not pooled",)
+    assert study.differs({**ours, "max_share": 0.05}, 85) == ("max share 0.05",)
 
 
 def test_each_class_has_its_published_figures_with_hd(tmp_path):
