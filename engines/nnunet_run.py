@@ -78,12 +78,15 @@ def read_plans(meta: Meta, place: Workplace, asked: Asked) -> dict[str, Any]:
     if not isinstance(configurations, dict) or asked.configuration not in configurations:
         raise InputError(f"{path}: expected the configuration {asked.configuration}, found none")
     plan = configurations[asked.configuration]
-    if asked.batch_size is not None:
-        plan["batch_size"] = asked.batch_size
-    if asked.width is not None:
+    try:
+        plan["batch_size"] = asked.batch_size or plan["batch_size"]
         options = plan["architecture"]["arch_kwargs"]
         widths = options["features_per_stage"]
-        options["features_per_stage"] = [max(1, width * asked.width // widths[0]) for width in widths]
+        if asked.width is not None:
+            options["features_per_stage"] = [max(1, width * asked.width // widths[0]) for width in widths]
+    except (LookupError, TypeError, ZeroDivisionError) as error:
+        wanted = f"the batch size and the network of {asked.configuration}"
+        raise InputError(f"{path}: expected {wanted}, found {error!r:.80}") from None
     return plans
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -21,10 +22,11 @@ from boundary_loss import GeneralizedDice, distance_maps
 from boundary_loss.integrations import nnunet_command
 from engines import nnunet_run
 from engines.nnunet_data import export_cases, workplace_of
-from engines.nnunet_settings import TRAINERS
+from engines.nnunet_settings import TRAINERS, Asked
 from environment.atomic_outputs import MARK
 from reporting.tables import write_table
 from sliced_data.meta import read_meta
+from utils import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 HAS_NNUNET = importlib.util.find_spec("nnunetv2") is not None
@@ -239,3 +241,18 @@ def test_a_killed_row_resumes_from_nnunets_checkpoint(prepared):
     assert done.returncode == 0 and (out / "metrics.csv").exists(), done.stderr[-3000:]
     (new,) = set(final.parent.glob("training_log_*")) - set(logs)
     assert "Epoch 0" not in new.read_text()
+
+
+@pytest.mark.parametrize("part", ["batch_size", "architecture", "arch_kwargs", "features_per_stage"])
+def test_plans_that_do_not_fit_are_one_line(tmp_path, monkeypatch, part):
+    asked = Asked("nnUNetTrainerBoundary", width=4)
+    plan = {"batch_size": 2, "architecture": {"arch_kwargs": {"features_per_stage": [8, 16]}}}
+    path = tmp_path / f"{nnunet_run.PLANS}.json"
+    place = SimpleNamespace(preprocessed=tmp_path, root=tmp_path)
+    monkeypatch.setattr(nnunet_run, "check_made", lambda *_: {"configurations": ["2d"]})
+    path.write_text(json.dumps({"configurations": {"2d": plan}}))
+    found = nnunet_run.read_plans(None, place, asked)["configurations"]["2d"]
+    assert found["architecture"]["arch_kwargs"]["features_per_stage"] == [4, 8] and found["batch_size"] == 2
+    path.write_text(json.dumps({"configurations": {"2d": plan}}).replace(part, "other"))
+    with pytest.raises(InputError, match=rf"{nnunet_run.PLANS}.json: expected the batch size and the network of 2d"):
+        nnunet_run.read_plans(None, place, asked)
