@@ -136,6 +136,20 @@ def test_damaged_images(tmp_path, monkeypatch, capsys, name, named):
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the real BUSI images beside the project")
+def test_real_images_are_pillows():
+    """Five of them: of several masks, benign, malignant and normal; a tumour is what any of its masks has."""
+    cases = {case.case_id: case for case in BUSI.find_cases(REAL)}
+    for case_id in ("benign (1)", "benign (100)", "benign (433)", "malignant (53)", "normal (7)"):
+        image, _ = BUSI.read_scan(cases[case_id])
+        label, _ = BUSI.read_label(cases[case_id])
+        folder = REAL / "Dataset_BUSI_with_GT" / case_id.split()[0]
+        masks = [np.asarray(Image.open(path).convert("L")) > 0 for path in folder.glob(f"{case_id}_mask*.png")]
+        assert masks and np.array_equal(label[..., 0], upright(np.any(masks, axis=0)))
+        grey = np.asarray(Image.open(folder / f"{case_id}.png").convert("L"))
+        assert np.allclose(image[0, ..., 0], upright(grey) / 255, atol=1e-7)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the real BUSI images beside the project")
 def test_the_published_set_has_the_papers_images():
     cases = BUSI.find_cases(REAL)
     shares = {case.case_id: foreground_share(BUSI, case) for case in cases}

@@ -1,5 +1,6 @@
 import shutil
 import zipfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -8,6 +9,8 @@ from raw_files import isles_path, make_isles, make_wmh
 
 from raw_data import DATASETS, LAYOUTS
 from utils import InputError
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "wmh_like"
 
 
 def zip_folder(folder, archive):
@@ -127,3 +130,17 @@ def test_shares_of_the_classes_are_those_that_the_region_wise_paper_prints():
         raw = DATASETS[name]
         assert tuple(raw.recipe.class_shares) == raw.class_names[1:]
         assert tuple(100 * share for share in raw.recipe.class_shares.values()) == pytest.approx(shares)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the real lesions beside the project")
+def test_real_scans_are_nibabels():
+    wmh = DATASETS["wmh"]
+    cases = wmh.find_cases(REAL)
+    assert len(cases) == 5
+    for case in cases:
+        volume, (scan,) = wmh.read_case(case), REAL.glob(f"*/{case.case_id.split('_')[-1]}")
+        images = [nib.load(scan / "pre" / f"{name}.nii.gz") for name in ("FLAIR", "T1")]
+        assert np.array_equal(volume.image, np.stack([image.get_fdata(dtype=np.float32) for image in images]))
+        label = np.asarray(nib.load(scan / "wmh.nii.gz").dataobj)
+        assert np.array_equal(volume.label == 1, label == 1) and volume.label.max() <= 1
+        assert volume.spacing == pytest.approx(images[0].header.get_zooms())
