@@ -19,8 +19,7 @@ from phantom_pelvis import NNUNET
 from phantom_ultrasound import BUSI
 from tqdm import tqdm
 
-from environment.stops import STOPPED, raise_interrupt, stopped_line
-from environment.streams import write_line
+from environment.command import run_command
 
 LAYOUTS = {"isles": ISLES, "wmh": WMH, "acdc": ACDC, "busi": BUSI, "brats": BRATS, "kits": KITS, "nnunet": NNUNET}
 FLAGS = ("cases", "slices", "in_plane", "seed")
@@ -104,9 +103,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    raise_interrupt()
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        write_line(stopped_line())
-        sys.exit(STOPPED)
+    sys.exit(run_command(lambda argv: sys.exit(main(argv))))
