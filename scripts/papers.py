@@ -1,5 +1,9 @@
 """What `make papers` is about to make: the data sets that are there, the runs that are missing, how long they take."""
 
+from environment.startup import begin  # first, so that a stop is one line while the rest is imported, too
+
+begin(__name__)
+
 import functools
 import shlex
 import sys

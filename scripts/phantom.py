@@ -3,6 +3,11 @@
 No patient's data: the modules `phantom_*.py` compute every image from smooth random fields. The same seed gives the
 same bytes on one machine with one set of library versions.
 """
+
+from environment.startup import begin  # first, so that a stop is one line while the rest is imported, too
+
+begin(__name__)
+
 import argparse
 import sys
 from pathlib import Path
@@ -13,6 +18,8 @@ from phantom_heart import ACDC
 from phantom_pelvis import NNUNET
 from phantom_ultrasound import BUSI
 from tqdm import tqdm
+
+from environment.command import run_command
 
 LAYOUTS = {"isles": ISLES, "wmh": WMH, "acdc": ACDC, "busi": BUSI, "brats": BRATS, "kits": KITS, "nnunet": NNUNET}
 FLAGS = ("cases", "slices", "in_plane", "seed")
@@ -96,7 +103,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(run_command(lambda argv: sys.exit(main(argv))))

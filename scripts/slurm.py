@@ -1,5 +1,9 @@
 """Runs on a Slurm cluster: make RUNNER=slurm submits those that are missing, make <goal>-status says how they are."""
 
+from environment.startup import begin  # first, so that a stop is one line while the rest is imported, too
+
+begin(__name__)
+
 import os
 import re
 import secrets

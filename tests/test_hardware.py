@@ -11,6 +11,7 @@ from training_runs import SMALL, assert_same_run, run
 import train
 from environment import cores
 from losses import CONTOUR_LOSSES, REGION_LOSSES, Objective
+from networks import parameter_bytes
 from sliced_data.meta import read_meta
 from training import interrupts, session
 from training.compilation import Compiled
@@ -184,6 +185,21 @@ def test_memory_that_ran_out_names_the_flags(sliced, tmp_path, monkeypatch, caps
     error = capsys.readouterr().err
     assert code == 1 and error.count("\n") == 1
     assert "out of memory; take less than --batch-size 4 or --width 16, or --resident stream" in error
+
+
+@pytest.mark.parametrize(("optimiser", "copies"), [("adam", 4), ("sgd", 3)])
+def test_a_run_without_room_for_its_network_does_not_begin(sliced, tmp_path, monkeypatch, capsys, optimiser, copies):
+    needed = copies * parameter_bytes("unet", 5, 2, width=16)
+    flags = ("--optimiser", optimiser, "--epochs", "1", "--precision", "fp32")
+    asked = ("--data", sliced, "--out", tmp_path / "isles" / "run", *SMALL, *flags)
+    monkeypatch.setattr(session, "free_memory", lambda device: needed - 1)
+    assert call(train, *asked, monkeypatch=monkeypatch) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "GiB for the network and its optimiser" in error
+    assert "out of memory; take less than --batch-size 4 or --width 16, or --resident stream" in error
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(session, "free_memory", lambda device: needed)
+    assert call(train, *asked, monkeypatch=monkeypatch) == 0
 
 
 def test_other_errors_are_not_about_memory():

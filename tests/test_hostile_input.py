@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import tracemalloc
 import zipfile
 
 import nibabel as nib
@@ -201,6 +202,25 @@ def test_a_size_is_held_against_its_limit_before_memory_is_taken(tmp_path, conte
     assert peak() - before < room
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("beginning", "named"), [
+    (b"", "1048576 bytes"), (nifti_bytes((16, 20, 3), voxels=bytes(960)), "the 1312 bytes of its header"),
+])
+def test_a_member_of_a_zip_unpacks_to_no_more_than_its_limit(tmp_path, monkeypatch, beginning, named, packed):
+    monkeypatch.setattr(limits, "MAX_OTHER_BYTES", 2**20)
+    content = beginning + bytes(2**25)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("b.nii", gzip.compress(content, compresslevel=1) if packed else content)
+    member = list_files(tmp_path)["b.nii"]
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=rf"a.zip!b.nii: expected at most {named}, found more"):
+            member.read()
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_file_within_the_limit_is_read(tmp_path):
     content = nifti_bytes((16, 20, 3), voxels=bytes(960)) + bytes(100)
     for name, stored in (("a.nii", content), ("b.nii.gz", gzip.compress(content))):
@@ -324,40 +344,67 @@ def test_ids_that_climb_out_are_refused_wherever_they_are_read(sliced, results, 
     assert "metrics.csv: case_id: expected a plain file name" in capsys.readouterr().err
 
 
-def test_the_diff_of_a_run_starts_no_program_of_the_users(tmp_path, monkeypatch):
+@pytest.mark.parametrize("key", ["diff.external", "diff.words.command", "diff.words.textconv"])
+def test_the_diff_of_a_run_starts_no_program_of_the_users(tmp_path, monkeypatch, key):
     marker = tmp_path / "started"
     program = tmp_path / "diff"
     program.write_text(f"#!/bin/sh\ntouch {marker}\n")
     program.chmod(0o755)
     repository = tmp_path / "repository"
     repository.mkdir()
-    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
-        (repository / "file.txt").write_text("one\n")
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    (repository / ".gitattributes").write_text("*.txt diff=words\n")
+    (repository / "file.txt").write_text("one\n")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"],
+                    ["config", key, str(program)], ["config", "color.ui", "always"]):
         subprocess.run(["git", *identity, *command], cwd=repository, check=True)
-    for key, value in (("diff.external", str(program)), ("color.ui", "always")):
-        subprocess.run(["git", "config", key, value], cwd=repository, check=True)
     (repository / "file.txt").write_text("two\n")
     monkeypatch.setattr(provenance, "__file__", str(repository / "provenance.py"))
     found = provenance.provenance()["git_diff"]
     assert "+two" in found.splitlines() and not marker.exists()
+    subprocess.run(["git", "diff"], cwd=repository, check=True, capture_output=True)
+    assert marker.exists()      # which git by itself does start
 
 
 # Slices changed after slicing -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("resident", ["host", "stream"])
-@pytest.mark.parametrize("kind", ["image", "label", "phi2d"])
-def test_slices_edited_after_slicing_are_refused(sliced, tmp_path, monkeypatch, capsys, kind, resident):
-    data = shutil.copytree(sliced, tmp_path / "data")
-    path = sorted((data / "train" / kind).iterdir())[1]
+def edit_slice(folder):
+    """Keep a slice's values in another order; returns its path and the values as they were."""
+    path = sorted(folder.iterdir())[1]
     values = np.load(path)
-    np.save(path, values[..., ::-1])        # the same values in another order
-    flags = ("--contour", "boundary", "--resident", resident)
+    np.save(path, values[..., ::-1])
+    return path, values
+
+
+@pytest.mark.parametrize("resident", ["host", "stream"])
+@pytest.mark.parametrize(("edited", "maps"), [
+    ("train/image", "2d"), ("train/label", "2d"), ("train/phi2d", "2d"), ("train/phi3d", "3d"), ("val/image", "2d"),
+    ("val/label", "2d"),
+])
+def test_slices_edited_after_slicing_are_refused(sliced, tmp_path, monkeypatch, capsys, edited, maps, resident):
+    data = shutil.copytree(sliced, tmp_path / "data")
+    path, values = edit_slice(data / edited)
+    flags = ("--contour", "boundary", "--maps", maps, "--resident", resident, "--epochs", "1", "--precision", "fp32")
     assert call(train, "--data", data, "--out", tmp_path / "run", *SMALL, *flags, monkeypatch=monkeypatch) == 2
     assert f"{path}: expected the values that were sliced, found others" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
     np.save(path, values)
     assert call(train, "--data", data, "--out", tmp_path / "run", *SMALL, *flags, monkeypatch=monkeypatch) == 0
+
+
+@pytest.mark.parametrize("kind", ["image", "label"])
+def test_a_run_is_not_measured_on_edited_slices(sliced, results, tmp_path, monkeypatch, capsys, kind):
+    data = shutil.copytree(sliced, tmp_path / "data")
+    run = shutil.copytree(results / "gdl" / "seed0", tmp_path / "isles" / "gdl" / "seed0")
+    former = (run / "metrics.csv").read_bytes()
+    path, values = edit_slice(data / "val" / kind)
+    asked = ("run", run, "--data", data, "--device", "cpu")
+    assert call(evaluate, *asked, monkeypatch=monkeypatch) == 2
+    assert f"{path}: expected the values that were sliced, found others" in capsys.readouterr().err
+    assert (run / "metrics.csv").read_bytes() == former
+    np.save(path, values)
+    assert call(evaluate, *asked, monkeypatch=monkeypatch) == 0
 
 
 def test_two_slices_that_changed_places_are_refused(sliced, tmp_path, monkeypatch, capsys):

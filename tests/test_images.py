@@ -16,10 +16,10 @@ from environment.atomic_outputs import MARK, check_own
 from evaluation import prediction
 from evaluation.outputs import Template, read_template, save_mask, save_probabilities
 from evaluation.scans import find_scans
-from raw_data import DATASETS
+from raw_data import DATASETS, limits
 from raw_data.dataset import Case
 from raw_data.files import RawFile
-from raw_data.images import read_image
+from raw_data.images import image_shape, read_colours, read_image, write_image
 from slicing.grid import Grid
 from utils import InputError
 
@@ -124,6 +124,26 @@ def test_a_large_tiff_is_known_as_its_own(tmp_path, pages):
     Image.fromarray(classes[..., 0]).save(tmp_path / "mine.tif")
     with pytest.raises(InputError, match=r"mine\.tif: expected nothing or a file that was made here before"):
         check_own(tmp_path / "mine.tif", MARK)
+
+
+@pytest.mark.parametrize("read", [read_image, read_colours, image_shape])
+@pytest.mark.parametrize(("limit", "pages", "found"), [
+    ("MAX_PIXELS", 1, "600, 600 in 1 pages"), ("FEW_PIXELS", 1, "600, 600 in 1 pages"),
+    ("MAX_VOXELS", 3, "600, 1800 in 3 pages"),
+])
+def test_images_of_too_many_pixels_are_refused_undecoded(tmp_path, monkeypatch, limit, pages, found, read):
+    """A page's own limit, that of a short file's page, and that of all pages."""
+    path = tmp_path / "a.tif"
+    write_image(path, np.zeros((30, 20, pages), np.uint8), description="")
+    whole = RawFile(path)
+    assert image_shape("a", whole) == (30, 20, pages)
+    decoded = []
+    monkeypatch.setattr(Image.Image, "convert", lambda *given: decoded.append(given))
+    monkeypatch.setattr(limits, "PIXELS_PER_BYTE", 0 if limit == "FEW_PIXELS" else limits.PIXELS_PER_BYTE)
+    monkeypatch.setattr(limits, limit, 599 if pages == 1 else 1799)
+    with pytest.raises(InputError, match=f"^a: expected a page of at most .* pixels, found {found}, in .*a.tif"):
+        read("a", whole)
+    assert len(decoded) < pages
 
 
 @pytest.mark.parametrize(

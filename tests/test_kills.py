@@ -16,7 +16,8 @@ import train
 from environment.locks import exclusive
 from utils import InputError
 
-# Two chains of eleven sessions at once: ten kills each, two of them while a checkpoint is written, and a SIGTERM.
+# Two chains at once, of seven sessions and one to the end: six kills each, two of them while a checkpoint is written,
+# and a SIGTERM.
 PLAN = ("start", "train", "write", "stop", "train", "write", "train")
 
 

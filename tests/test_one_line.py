@@ -47,20 +47,23 @@ def one_line(text: str, *words: str) -> bool:
 # 14: stops ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("command", "stop"), [
-    ("train.py", signal.SIGINT), ("train.py", signal.SIGTERM), ("eval.py", signal.SIGINT),
-    ("preprocess.py", signal.SIGTERM),
+@pytest.mark.parametrize(("command", "stop", "module"), [
+    *((command, stop, module) for module in ("argparse", "numpy", "torch") for command, stop in (
+        ("train.py", signal.SIGINT), ("train.py", signal.SIGTERM), ("eval.py", signal.SIGINT),
+        ("preprocess.py", signal.SIGTERM),
+    )),
+    *((f"scripts/{name}.py", signal.SIGINT, "argparse") for name in ("phantom", "slurm", "papers", "train_nnunet")),
 ])
-@pytest.mark.parametrize("module", ["argparse", "numpy", "torch"])
 def test_a_stop_while_modules_are_imported(sliced, results, tmp_path, command, stop, module):
     """The process stops itself at the moment when it begins to import a module."""
     arguments = {
         "train.py": ["--data", sliced, "--out", tmp_path / "run", *SMALL],
         "eval.py": ["run", results / "gdl" / "seed0", "--data", sliced],
         "preprocess.py": ["isles", "--source", make_isles(tmp_path / "raw"), "--dest", tmp_path / "data"],
-    }[command]
+    }.get(command, [])
     program = (
         "import os, runpy, sys\n"
+        f"sys.path.insert(0, {str((ROOT / command).parent)!r})\n"
         f"sys.modules.pop({module!r}, None)\n"
         "stopped = []\n"
         "def watch(event, args):\n"
@@ -73,7 +76,7 @@ def test_a_stop_while_modules_are_imported(sliced, results, tmp_path, command, s
     process = start("-c", program)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, ""), err
-    assert err == f"{command}: interrupted\n"
+    assert err == f"{Path(command).name}: interrupted\n"
 
 
 def test_many_stops_are_one(sliced, tmp_path):
@@ -428,3 +431,16 @@ def test_libraries_say_nothing(results, tmp_path):
     assert (done.returncode, err) == (0, ""), err
     done = start("eval.py", "curves", folder, "--rows", "nothing", "--name", "u", env=environment)
     assert one_line(done.communicate(timeout=120)[1], "eval.py: error", "nothing") and done.returncode == 2
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("remark", ["warnings.warn('a remark', FutureWarning)", "logging.warning('a remark')"])
+def test_remarks_of_libraries_are_left_out_unless_python_is_asked_for_them(remark, asked):
+    program = (
+        "import logging, sys, warnings\n"
+        "from environment.command import run_command\n"
+        f"sys.exit(run_command(lambda _: {remark}))\n"
+    )
+    done = start(*(("-W", "default") if asked else ()), "-c", program, env={**os.environ, "PYTHONWARNINGS": ""})
+    _, err = done.communicate(timeout=60)
+    assert done.returncode == 0 and ("a remark" in err if asked else err == ""), err

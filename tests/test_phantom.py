@@ -2,9 +2,11 @@
 import gzip
 import json
 import re
+import signal
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -234,6 +236,17 @@ def test_a_run_that_breaks_leaves_no_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         phantom.main(["wmh", "--out", str(tmp_path), "--cases", "3", "--slices", "2", "--in-plane", "64"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_is_one_line_and_leaves_no_file(tmp_path, stop):
+    command = [sys.executable, str(SCRIPT), "isles", "--out", str(tmp_path), "--cases", "94"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.iterdir()) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(stop)
+    assert process.communicate(timeout=60) == ("", "phantom.py: interrupted\n")
+    assert process.returncode == 130 and not list(tmp_path.iterdir())
 
 
 def test_a_killed_run_leaves_no_zip_and_the_next_one_finishes(tmp_path):
