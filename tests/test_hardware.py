@@ -186,6 +186,25 @@ def test_memory_that_ran_out_names_the_flags(sliced, tmp_path, monkeypatch, caps
     assert "out of memory; take less than --batch-size 4 or --width 16, or --resident stream" in error
 
 
+@pytest.mark.parametrize(("optimiser", "copies"), [("adam", 4), ("sgd", 3)])
+def test_a_network_without_room_is_refused_before_it_is_made(sliced, tmp_path, monkeypatch, capsys, optimiser, copies):
+    weights, room = 300 * 2**20, []
+    monkeypatch.setattr(session, "parameter_bytes", lambda *_, **__: weights)
+    monkeypatch.setattr(session, "free_memory", lambda device: room[-1])
+    settings = replace(PAPER, optimiser=optimiser)
+    room.append(copies * weights)
+    session.check_room(settings, read_meta(sliced), torch.device("cpu"))
+    room.append(copies * weights - 1)
+    with pytest.raises(MemoryError):
+        session.check_room(settings, read_meta(sliced), torch.device("cpu"))
+    arguments = ("--data", sliced, "--out", tmp_path / "run", *SMALL, "--optimiser", optimiser)
+    assert call(train, *arguments, monkeypatch=monkeypatch) == 1
+    size = f"{copies * weights / 2**30:.1f}"
+    said = f"(cannot allocate {size} GiB for the network and its optimiser)"
+    assert f"take less than --batch-size 4 or --width 16, or --resident stream {said}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_errors_are_not_about_memory():
     with pytest.raises(RuntimeError, match="a bug"), interrupts.memory_advice("less"):
         raise RuntimeError("a bug")

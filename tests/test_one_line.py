@@ -13,6 +13,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -27,7 +28,7 @@ import train
 from environment import provenance
 from environment.streams import drop
 from raw_data.files import list_files
-from utils import InputError
+from utils import InputError, StoppedError
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--width", "16", "--epochs", "1", "--batch-size", "4", "--device", "cpu")
@@ -428,3 +429,33 @@ def test_libraries_say_nothing(results, tmp_path):
     assert (done.returncode, err) == (0, ""), err
     done = start("eval.py", "curves", folder, "--rows", "nothing", "--name", "u", env=environment)
     assert one_line(done.communicate(timeout=120)[1], "eval.py: error", "nothing") and done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "said"),
+    [
+        (SystemExit(0), 0, ""), (SystemExit(None), 0, ""),
+        (MemoryError("for an array"), 1, "work.py: error: out of memory for an array\n"),
+        (StoppedError("no more"), 1, "work.py: error: no more\n"), (InputError("bad"), 2, "work.py: error: bad\n"),
+        (BrokenPipeError(), 1, ""), (OSError("no room"), 2, "work.py: error: no room\n"),
+        (KeyboardInterrupt("at step 3"), 130, "work.py: at step 3\n"),
+    ],
+    ids=repr,
+)
+def test_what_a_commands_end_comes_to(monkeypatch, capsys, ending, code, said):
+    assert call(command_that_ends_with(ending), monkeypatch=monkeypatch) == code
+    assert capsys.readouterr() == ("", said)
+
+
+def command_that_ends_with(ending):
+    def main(_):
+        raise ending
+
+    return SimpleNamespace(__name__="work", main=main)
+
+
+@pytest.mark.parametrize("code", [3, "in words"])
+def test_an_exit_code_of_its_own_is_kept(monkeypatch, code):
+    with pytest.raises(SystemExit) as left:
+        call(command_that_ends_with(SystemExit(code)), monkeypatch=monkeypatch)
+    assert left.value.code == code
