@@ -12,6 +12,7 @@ from raw_files import call, make_acdc, save_nifti, tree
 from scipy import ndimage
 
 import preprocess
+from evaluation.scans import find_scans
 from raw_data import DATASETS
 
 ACDC = DATASETS["acdc"]
@@ -128,3 +129,19 @@ def test_real_patients(tmp_path):
     flags = ("--size", "128", "--fit", "centre", "--jobs", "1")
     preprocess.main(["acdc", "--source", str(tmp_path / "raw"), "--dest", str(tmp_path / "d"), *flags])
     check_slices(tmp_path / "d", tmp_path / "raw" / "training", 128)
+
+
+def test_the_scans_of_a_folder_are_its_frames_or_else_its_files(tmp_path):
+    """A new patient needs neither Info.cfg nor labels; what lies deeper in a folder without frames is no scan."""
+    root = make_acdc(tmp_path / "raw", patients=(1, 2))
+    (root / "training" / "patient001" / "Info.cfg").unlink()
+    frames = [f"patient{patient}_frame{frame}" for patient in ("001", "002") for frame in ("04", "11")]
+    found = find_scans(ACDC, [root])
+    assert [scan.case_id for scan in found] == frames and not any(scan.labels for scan in found)
+    assert [scan.images[0].path.name for scan in found] == [f"{frame}.nii.gz" for frame in frames]
+    own = tmp_path / "own"
+    for name in ("b.nii", "a.nii.gz", "deeper/c.nii.gz"):
+        save_nifti(own / name, np.zeros((4, 4, 2), np.uint8), (1, 1, 1))
+    (own / "notes.txt").write_text("mine")
+    assert [(scan.case_id, scan.images[0].path.name) for scan in find_scans(ACDC, [own])] == [
+        ("a", "a.nii.gz"), ("b", "b.nii")]

@@ -6,10 +6,11 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from raw_files import call, make_brats, save_nifti, tree
+from raw_files import BRATS_NAMES, call, make_brats, save_nifti, tree
 
 import preprocess
 from raw_data import DATASETS
+from utils import InputError
 
 BRATS = DATASETS["brats"]
 SEQUENCES = ("t1", "t1ce", "t2", "flair")
@@ -104,3 +105,23 @@ def test_damaged_cases(tmp_path, monkeypatch, capsys, name):
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and "Brats18_2013_2_1: " in error and named in error, error
     assert tree(tmp_path) == before
+
+
+def test_a_damaged_list_of_grades_is_named(tmp_path):
+    root = make_brats(tmp_path / "raw")
+    for grade in ("HGG", "LGG"):
+        (root / grade).rename(root / f"of {grade}")
+    path = root / "name_mapping.csv"
+    path.write_text("Grade,BraTS_2018_subject_ID\nLGG,Brats18_2013_2_1\n")
+    assert {case.case_id: case.image_class for case in BRATS.find_cases(root)} == {
+        name: "LGG" if name == "Brats18_2013_2_1" else None for _, name in BRATS_NAMES}
+    path.write_text("Grade,BraTS_2018_subject_ID\n" + "x" * (csv.field_size_limit() + 1))
+    with pytest.raises(InputError, match="name_mapping.csv: expected a readable CSV file, found field larger than"):
+        BRATS.find_cases(root)
+
+
+def test_a_sequence_in_two_files_is_named(tmp_path):
+    root, name = make_brats(tmp_path / "raw"), "Brats18_2013_2_1"
+    shutil.copy(root / "HGG" / name / f"{name}_t1.nii.gz", root / "HGG" / name / f"{name}_t1.nii")
+    with pytest.raises(InputError, match=f"{name}: expected one file of t1, found HGG.*_t1.nii and HGG.*_t1.nii.gz"):
+        BRATS.find_cases(root)

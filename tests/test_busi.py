@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,7 @@ import preprocess
 import train
 from raw_data import DATASETS
 from slicing.selection import foreground_share
+from utils import InputError
 
 BUSI = DATASETS["busi"]
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "busi"
@@ -168,3 +170,11 @@ def test_no_mm_is_said_of_images_without_a_spacing(tmp_path, capsys):
     assert " px" in printed and " mm" not in printed
     masks = list((tmp_path / "run" / "predictions").iterdir())
     assert masks and all(nib.load(path).header.get_xyzt_units()[0] == "unknown" for path in masks)
+
+
+def test_an_image_in_two_places_is_named(tmp_path):
+    root = make_busi(tmp_path / "raw")
+    shutil.copytree(root / "Dataset_BUSI_with_GT" / "benign", root / "again" / "benign")
+    said = r"benign \(1\): expected one image of this name, found Data.*benign \(1\).png and again.*benign \(1\).png"
+    with pytest.raises(InputError, match=said):
+        BUSI.find_cases(root)

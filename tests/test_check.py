@@ -3,12 +3,17 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-from raw_files import call, make_acdc, make_busi, make_isles, tree
+from raw_files import call, make_acdc, make_brats, make_busi, make_isles, make_nnunet, tree
 
 import preprocess
 from sliced_data.meta import read_meta
+from slicing import check
+from slicing.options import SplitOptions
+from utils import InputError
 
 MADE = ("--size", "32", "--val", "1")
 
@@ -83,6 +88,17 @@ def test_a_split_file_is_held_against_the_cases(isles, sliced, tmp_path, capsys)
         (tmp_path / "split.txt").write_text(name)
         assert isles("--split", tmp_path / "split.txt", made=("--size", "32")) == code
     assert "expected --split" in capsys.readouterr().err.splitlines()[0]
+    assert isles("--split", tmp_path / "gone.txt", made=("--size", "32")) == 2
+    assert "gone.txt: expected a readable split file" in capsys.readouterr().err
+
+
+def test_a_fifth_of_the_cases_is_another_split_than_their_number(sliced):
+    meta = read_meta(sliced)
+    wanted = SimpleNamespace(split=SplitOptions("scan"))
+    with pytest.raises(InputError, match="isles: expected --val a fifth of the cases, found it made with 1; DATA=<fol"):
+        check.check_split(meta, wanted)
+    rule = {"rule": "scan", "seed": 0, "val_share": 0.2}
+    check.check_split(replace(meta, facts=meta.facts | {"split": rule}), wanted)
 
 
 def test_options_of_the_other_data_sets_are_held_too(tmp_path, monkeypatch, capsys):
@@ -116,10 +132,18 @@ def test_options_of_the_other_data_sets_are_held_too(tmp_path, monkeypatch, caps
         ("acdc", ("--spacing", "nan"), "--spacing: expected 0.01 to 100 mm, found nan"),
         ("acdc", ("--split-seed", "1"), "--split-seed: expected --val or --group beside it"),
         ("liver", (), "liver: expected a data set of acdc, acdc-demo"),
+        (
+            "own", ("--layout", "nnunet", "--resize-labels", "bicubic"),
+            "--resize-labels bicubic: expected labels without ignored voxels, found own",
+        ),
+        ("brats", ("--classes", "LGG"), "raw: expected cases of --classes LGG, found none"),
     ],
 )
 def test_what_a_data_set_cannot_honour(tmp_path, monkeypatch, capsys, dataset, flags, named):
-    {"acdc": make_acdc, "busi": make_busi}.get(dataset, make_isles)(tmp_path / "raw")
+    made = {"acdc": make_acdc, "busi": make_busi, "own": make_nnunet, "brats": make_brats}
+    made.get(dataset, make_isles)(tmp_path / "raw")
+    if dataset == "brats":
+        shutil.rmtree(tmp_path / "raw" / "LGG")
     before = tree(tmp_path)
     command = (dataset, "--source", tmp_path / "raw", "--dest", tmp_path / "d", *flags)
     assert call(preprocess, *command, monkeypatch=monkeypatch) == 2

@@ -97,6 +97,9 @@ def test_a_row_without_a_run_is_listed(runs):
     (runs / "unfinished" / "seed0").mkdir(parents=True)
     text = comparison.write_comparison(runs, ["better", "unfinished"], "t", protocol=Protocol("gdl"))
     assert "No finished run of unfinished." in text
+    with pytest.raises(InputError, match="expected an evaluated run of the baseline unfinished, found none"):
+        comparison.write_comparison(runs, ["better"], "u", protocol=Protocol("unfinished"))
+    assert not list(runs.glob("u.*"))
 
 
 def test_slices_are_compared_in_what_all_runs_have(trained, trained_classes, tmp_path):

@@ -5,9 +5,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from raw_files import isles_path, make_isles, make_wmh
+from raw_files import isles_path, make_isles, make_wmh, save_nifti
 
-from raw_data import DATASETS, LAYOUTS
+from raw_data import DATASETS, LAYOUTS, dataset_of_facts, find_dataset
+from raw_data.dataset import Case
+from raw_data.files import RawFile
+from raw_data.volumes import read_volumes
 from utils import InputError
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "wmh_like"
@@ -144,3 +147,33 @@ def test_real_scans_are_nibabels():
         label = np.asarray(nib.load(scan / "wmh.nii.gz").dataobj)
         assert np.array_equal(volume.label == 1, label == 1) and volume.label.max() <= 1
         assert volume.spacing == pytest.approx(images[0].header.get_zooms())
+
+
+def test_a_data_set_and_its_layout_are_known_ones(tmp_path):
+    with pytest.raises(InputError, match="mine: expected its raw data in nnU-Net's layout, found none"):
+        find_dataset("mine", "nnunet")
+    with pytest.raises(InputError, match="mine: expected a data set of acdc, .*wmh-demo, or --layout beside it"):
+        find_dataset("mine")
+    with pytest.raises(InputError, match="--layout: expected one of acdc, .*wmh, nnunet, found dicom"):
+        find_dataset("mine", "dicom")
+    assert find_dataset("mine", "wmh") is DATASETS["wmh"]
+    facts = {"dataset": "mine", "layout": "nnunet", "modalities": ["T2"], "class_names": ["a", "b"], "unit": "mm"}
+    for damaged in (facts, facts | {"label_values": {"x": 1}}):
+        with pytest.raises(InputError, match=r"meta.json: expected endings and label_values of nnU-Net, found .*\("):
+            dataset_of_facts(damaged)
+
+
+def test_a_label_value_that_no_class_has_is_named(tmp_path):
+    file = RawFile(tmp_path / "label.nii")
+    case, label = Case("a", None, (file,), (file,), "a"), np.array([0, 4, 2, 1], np.float32)
+    with pytest.raises(InputError, match="a: expected label values 0, 1, 2, 3, found 4 in .*label.nii"):
+        DATASETS["acdc"].classes_of(case, label)
+    assert DATASETS["brats"].classes_of(case, label).tolist() == [0, 3, 2, 1]
+
+
+def test_files_of_another_shape_are_named(tmp_path):
+    paths = [tmp_path / "a.nii", tmp_path / "b.nii"]
+    for path, slices in zip(paths, (3, 2), strict=True):
+        save_nifti(path, np.zeros((4, 5, slices), np.uint8), (1, 1, 1))
+    with pytest.raises(InputError, match=r"c: expected shape \(4, 5, 3\), found \(4, 5, 2\) in .*b.nii"):
+        read_volumes("c", [RawFile(path) for path in paths])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import matplotlib.image
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ from raw_files import SLICED_X, call
 from result_folders import case, write_run
 
 from reporting import figure_set, figures, pictures, runs, tables
+from sliced_data.meta import read_meta
 from utils import InputError
 
 
@@ -213,3 +215,27 @@ def test_a_baseline_that_nobody_knows_is_refused(results, command):
     with pytest.raises(InputError, match="--baseline: expected a row of .*isles, found nope"):
         evaluate.main([command, str(results), "--baseline", "nope"])
     assert sorted(results.rglob("*")) == before
+
+
+def test_there_is_a_picture_to_choose_and_to_show(handmade, varied, tmp_path):
+    write_run(tmp_path / "empty" / "seed0", [case(name, 1.0, 0.0, n_ref=0, n_pred=0) for name in "12"], {"seed": 0})
+    (empty,) = runs.find_runs(tmp_path, "empty")
+    with pytest.raises(InputError, match="empty/seed0: expected a validation case with a lesion, found none"):
+        pictures.choose_cases(empty, empty)
+    with pytest.raises(InputError, match="focal: expected an evaluated run of seed 1, found none; see --seed"):
+        pictures.write_pictures(handmade, ["gdl", "focal"], "t", seed=1)
+    meta = read_meta(varied)
+    for name in ("case_1", "case_99"):      # one that trains, and none
+        with pytest.raises(InputError, match=f"data: expected a validation case {name}, found none"):
+            pictures.read_picture(meta, name, empty)
+
+
+def test_a_picture_of_nothing_to_tell_apart_is_of_the_first_channel():
+    image, lesion = np.random.default_rng(0).random((2, 6, 5)), np.zeros((6, 5), bool)
+    lesion[2:4, 2:4] = True
+    image[1] += 5 * lesion
+    assert pictures.display_channel(image, lesion) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")      # as the mean of nothing makes one
+        for same in (lesion & ~lesion, lesion | ~lesion):
+            assert pictures.display_channel(image, same) == 0

@@ -1,5 +1,6 @@
 """Which GPU a run takes where there are several; a stand-in for CUDA's own count."""
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from raw_files import call
 
 import train
 from environment import devices
-from environment.gpus import claimed_gpu, visible_names
+from environment.gpus import claimed_gpu, is_held, visible_names
 from utils import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,6 +69,22 @@ def test_nothing_is_left_of_a_claim(tmp_path):
     with claimed_gpu(2, tmp_path) as first, claimed_gpu(2, tmp_path) as second:
         assert (first, second) == (0, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["turn"]
+
+
+def test_a_claim_ends_with_its_process(tmp_path):
+    """A claim is a file that is locked: one that a killed process left is removed, and counts no more."""
+    live, stale = tmp_path / "gpu-0-live", tmp_path / "gpu-0-stale"
+    for path in (live, stale):
+        path.touch()
+    with live.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert is_held(live) and live.exists()
+        assert not is_held(stale) and not stale.exists()
+        assert not is_held(stale)       # another process has removed it meanwhile
+        (tmp_path / "gpu-1-stale").touch()
+        with claimed_gpu(2, tmp_path) as gpu:
+            assert gpu == 1 and not (tmp_path / "gpu-1-stale").exists()
+    assert not is_held(live) and not live.exists()
 
 
 def test_the_names_are_those_of_the_machine(monkeypatch, tmp_path):

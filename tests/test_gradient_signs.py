@@ -1,6 +1,7 @@
 """Signs of gradients (region-wise paper, section 3.4): of one pixel beside hand-computed values, and of runs."""
 
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -293,3 +294,10 @@ def test_a_pixel_of_the_loss_itself_counts_alike():
     torch.testing.assert_close(gradient / z.numel(), leaf.grad)
     label = torch.zeros(2, 5, 5, dtype=torch.long)
     assert count_negative(autograd_gradient(CrossEntropy(reduction="none"), logits, label), 1.0).max() == 1
+
+
+def test_maps_are_of_epochs_that_all_runs_have(tmp_path):
+    found = {row: [(None, [SimpleNamespace(epoch=epoch) for epoch in epochs])]
+             for row, epochs in (("a", (1, 3)), ("b", (2, 4)))}
+    with pytest.raises(InputError, match="expected snapshots after the same epochs, found none that all runs have"):
+        gradient_signs.write_maps(tmp_path, "t", found, None)

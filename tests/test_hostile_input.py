@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -20,7 +21,7 @@ from training_runs import SMALL
 import preprocess
 import train
 from environment import provenance
-from raw_data import limits
+from raw_data import limits, walking
 from raw_data.files import RawFile, list_files
 from raw_data.isles import ISLES
 from raw_data.wmh import WMH
@@ -119,6 +120,17 @@ def test_links_in_circles_end(tmp_path, in_time):
         (tmp_path / "loops" / name).symlink_to(".")
     (tmp_path / "loops" / "file.txt").touch()
     assert set(list_files(tmp_path / "loops")) == {"file.txt"}
+
+
+def test_more_folders_than_anybody_has_are_refused(tmp_path, monkeypatch):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(walking, "MAX_FOLDERS", 4)
+    assert list(walking.walk_files(tmp_path)) == []
+    (tmp_path / "c" / "d").mkdir()
+    said = "expected at most 4 folders, found more; do links lead in circles?"
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path}: {said}")):
+        list(walking.walk_files(tmp_path))
 
 
 def test_a_linked_folder_is_read(tmp_path):

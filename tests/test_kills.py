@@ -14,7 +14,8 @@ from training_runs import SMALL, assert_same_run, run
 import preprocess
 import train
 from environment.locks import exclusive
-from utils import InputError
+from slicing.workers import in_processes
+from utils import InputError, StoppedError
 
 # Two chains at once, of seven sessions and one to the end: six kills each, two of them while a checkpoint is written,
 # and a SIGTERM.
@@ -143,3 +144,15 @@ def test_slicing_killed_at_random_moments_ends_as_the_undisturbed_one(tmp_path):
     for name in names:
         one, other = tmp_path / "undisturbed" / name, tmp_path / "data" / "isles" / name
         assert one.is_dir() or one.read_bytes() == other.read_bytes(), name
+
+
+def kill_itself(number: int) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_a_killed_worker_is_said():
+    assert in_processes(kill_itself, [0, 2], workers=1, description="") == [0, 2]
+    with pytest.raises(StoppedError, match="a worker was killed, perhaps for want of memory; try --jobs 1"):
+        in_processes(kill_itself, [0, 1, 2], workers=1, description="")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 
@@ -13,6 +14,7 @@ from training_runs import SMALL
 
 import preprocess
 import train
+import utils
 from environment import provenance
 from reporting.runs import runs_of_rows
 from utils import InputError, read_json
@@ -103,3 +105,54 @@ def test_a_diff_that_is_not_utf8_is_kept(tmp_path, monkeypatch):
     (tmp_path / "file.txt").write_bytes(b"\xe9t\xe9\n")
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
     assert "+\ufffdt\ufffd" in provenance.provenance()["git_diff"]
+
+
+def test_a_description_is_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "MAX_BYTES", 8)
+    path = tmp_path / "a.json"
+    path.write_text('{"a": 1}')
+    assert read_json(path) == {"a": 1}
+    path.write_text('{"a": 12}')
+    with pytest.raises(InputError, match="a.json: expected a readable JSON file, found more than 8 bytes in .*a.json"):
+        read_json(path)
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("my own"), MemoryError("many bytes"), RuntimeError("CUDA: Out of Memory")],
+)
+def test_what_is_no_damage_of_a_file_stays_what_it_is(error):
+    with pytest.raises(type(error)) as raised, utils.refuse_damage("expected a whole file"):
+        raise error
+    assert raised.value is error
+    with pytest.raises(InputError, match="^expected a whole file, found no header here$"):
+        with utils.refuse_damage("expected a whole file", " here"):
+            raise RuntimeError("no header")
+
+
+def test_an_error_that_names_its_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised, utils.naming(tmp_path / "mine"):
+        (tmp_path / "theirs").read_bytes()
+    assert raised.value.filename == str(tmp_path / "theirs")
+    with pytest.raises(OSError, match="mine: could not be written: no room"), utils.naming(tmp_path / "mine"):
+        raise OSError("no room")
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("processor : 0\nmodel name : A: fast one \nmodel name : B\n", "A: fast one"),
+        ("Features : fp asimd\n", None), (None, None),
+    ],
+)
+def test_the_processor_is_what_the_system_calls_it(monkeypatch, said, found):
+    """Where /proc/cpuinfo says nothing of it, by its kind."""
+    kind = platform.processor() or platform.machine()
+
+    def read_text(path):
+        assert str(path) == "/proc/cpuinfo"
+        if said is None:
+            raise FileNotFoundError
+        return said
+
+    monkeypatch.setattr(provenance.Path, "read_text", read_text)
+    assert provenance.processor() == (found or kind) != ""

@@ -127,6 +127,13 @@ def test_wrong_labels_are_named(name):
         SignedDistanceMapd("label", num_classes=num_classes)(data)
 
 
+def test_each_label_has_a_key_for_its_map():
+    for names in ("phi", ("phi",), ("a", "b", "c")):
+        with pytest.raises(ValueError, match=r"map_keys: expected one for each of \('label', 'other'\), found \('"):
+            SignedDistanceMapd(["label", "other"], num_classes=2, map_keys=names)
+    assert SignedDistanceMapd("label", num_classes=2, map_keys="phi").map_keys == ("phi",)
+
+
 def test_losses_under_monais_calling_habits_are_monais():
     logits = torch.tensor(RNG.normal(size=(2, 3, 12, 10, 6))).float()
     label = torch.tensor(np.stack([blob(), blob()[::-1].copy()]))[:, None]

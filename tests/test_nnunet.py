@@ -15,9 +15,11 @@ from raw_files import call, make_nnunet, save_nifti, save_voxels, tree, write_de
 import preprocess
 import train
 from evaluation import run_metrics
+from evaluation.scans import find_scans
 from raw_data import dataset_of_facts, nnunet
 from raw_data.files import list_files
 from sliced_data.meta import read_meta
+from utils import InputError
 
 
 def upright(pixels):
@@ -201,6 +203,21 @@ DAMAGES = {
     "file ending": (describe_with(file_ending=".mha"), "expected a file_ending of .nii.gz, .nii, .png"),
     "files elsewhere": (describe_with(dataset={}), "expected files in imagesTr and labelsTr"),
     "more promised": (describe_with(numTraining=6), "expected 6 cases (numTraining), found 5"),
+    "a list": (lambda root: (root / "dataset.json").write_text("[]"), "expected a JSON object, found list"),
+    "a number in words": (
+        describe_with(numTraining="five"), "dataset.json: expected numTraining to be a number, found five",
+    ),
+    "cases that are no list": (
+        describe_with(training=3), "dataset.json: expected a list of images and labels (training), found 3",
+    ),
+    "cases without a label": (
+        describe_with(training=[{"image": "imagesTr/a_1.nii.gz"}]), "expected a list of images and labels (training)",
+    ),
+    "channel twice": (
+        lambda root: shutil.copytree(root / "imagesTr", root / "imagesTr" / "again"),
+        "a_1: expected one file of channel 0, found imagesTr/a_1_0000.nii.gz and imagesTr/again/a_1_0000.nii.gz",
+    ),
+    "nothing": (lambda root: shutil.rmtree(root), "raw: expected the raw data of mydata, found nothing; put your data"),
     "listed": (
         describe_with(training=[{"image": "imagesTr/z.nii.gz", "label": "labelsTr/z.nii.gz"}]),
         "z: expected the files that dataset.json lists, found none",
@@ -264,3 +281,51 @@ def test_labels_beside_scans_are_no_scans(tmp_path):
     raw = nnunet.describe("mine", root)
     scans = raw.scans_in(list_files(root), "")
     assert [(scan.case_id, scan.images[0].path.name) for scan in scans] == [("head", "head.nii.gz")]
+
+
+def test_other_channels_than_those_that_were_sliced_are_refused(tmp_path):
+    root = make_nnunet(tmp_path / "raw")
+    raw = nnunet.describe("mine", root)
+    for damage in (describe_with(channel_names={"0": "T2", "1": "DWI"}),
+                   describe_with(labels={"background": 0, "gland": 1, "lesion": 2})):
+        shutil.copy(root / "dataset.json", tmp_path)
+        damage(root)
+        with pytest.raises(InputError, match="dataset.json: expected the channels and labels that were sliced, found"):
+            raw.find_cases(root)
+        shutil.copy(tmp_path / "dataset.json", root)
+    assert len(raw.find_cases(root)) == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "b_2: expected its spacing in imagesTr/b_2.json, found none"),
+        ("{}", "expected its spacing in imagesTr/b_2.json"), ("{", "expected its spacing in imagesTr/b_2.json"),
+        ('{"spacing": [1, 2]}', "expected its spacing in imagesTr/b_2.json"),
+        ('{"spacing": 3}', "expected its spacing in imagesTr/b_2.json"),
+        ('{"spacing": [5, 0, 1]}', r"b_2: expected a positive spacing, found \(5.0, 0.0, 1.0\) in imagesTr/b_2.json"),
+        ('{"spacing": [5, 1, -1]}', "expected a positive spacing"),
+        ('{"spacing": [5, 1, "inf"]}', "expected a positive spacing"),
+    ],
+)
+def test_a_stack_of_pages_without_its_spacing_is_refused(tmp_path, content, said):
+    root = make_nnunet(tmp_path / "raw", ".tif", cases=("a_1", "b_2"))
+    for case in ("a_1", "b_2"):
+        (root / "imagesTr" / f"{case}.json").write_text('{"spacing": [5, 1, 2]}')
+    raw = nnunet.describe("mine", root)
+    assert raw.find_cases(root)[1].spacing == (2.0, 1.0, 5.0)
+    (root / "imagesTr" / "b_2.json").unlink()
+    if content is not None:
+        (root / "imagesTr" / "b_2.json").write_text(content)
+    with pytest.raises(InputError, match=said):
+        raw.find_cases(root)
+
+
+def test_a_stack_of_pages_by_its_files_alone_has_no_spacing(tmp_path):
+    root = make_nnunet(tmp_path / "raw", ".tif", cases=("a_1",))
+    (root / "imagesTr" / "a_1.json").write_text('{"spacing": [5, 1, 2]}')
+    raw = nnunet.describe("mine", root)
+    scan = find_scans(raw, sorted((root / "imagesTr").glob("*.tif")))[0]
+    with pytest.raises(InputError, match="a_1: expected its folder with a_1.json, found only its files"):
+        raw.read_scan(scan)
+    assert raw.read_scan(find_scans(raw, [root / "imagesTr"])[0])[1] == (2.0, 1.0, 5.0)

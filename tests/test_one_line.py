@@ -13,6 +13,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -27,7 +28,7 @@ import train
 from environment import provenance
 from environment.streams import drop
 from raw_data.files import list_files
-from utils import InputError
+from utils import InputError, StoppedError
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--width", "16", "--epochs", "1", "--batch-size", "4", "--device", "cpu")
@@ -444,3 +445,33 @@ def test_remarks_of_libraries_are_left_out_unless_python_is_asked_for_them(remar
     done = start(*(("-W", "default") if asked else ()), "-c", program, env={**os.environ, "PYTHONWARNINGS": ""})
     _, err = done.communicate(timeout=60)
     assert done.returncode == 0 and ("a remark" in err if asked else err == ""), err
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "said"),
+    [
+        (SystemExit(0), 0, ""), (SystemExit(None), 0, ""),
+        (MemoryError("for an array"), 1, "work.py: error: out of memory for an array\n"),
+        (StoppedError("no more"), 1, "work.py: error: no more\n"), (InputError("bad"), 2, "work.py: error: bad\n"),
+        (BrokenPipeError(), 1, ""), (OSError("no room"), 2, "work.py: error: no room\n"),
+        (KeyboardInterrupt("at step 3"), 130, "work.py: at step 3\n"),
+    ],
+    ids=repr,
+)
+def test_what_a_commands_end_comes_to(monkeypatch, capsys, ending, code, said):
+    assert call(command_that_ends_with(ending), monkeypatch=monkeypatch) == code
+    assert capsys.readouterr() == ("", said)
+
+
+def command_that_ends_with(ending):
+    def main(_):
+        raise ending
+
+    return SimpleNamespace(__name__="work", main=main)
+
+
+@pytest.mark.parametrize("code", [3, "in words"])
+def test_an_exit_code_of_its_own_is_kept(monkeypatch, code):
+    with pytest.raises(SystemExit) as left:
+        call(command_that_ends_with(SystemExit(code)), monkeypatch=monkeypatch)
+    assert left.value.code == code

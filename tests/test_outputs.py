@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 
 import matplotlib.pyplot as plt
 import pytest
@@ -17,9 +18,13 @@ from training_runs import SMALL, identical
 import preprocess
 import train
 from environment.atomic_outputs import written_together
+from evaluation.outputs import output_paths, read_template
+from raw_data import DATASETS
+from raw_data.dataset import Case
+from raw_data.files import RawFile
 from training.run_folder import read_settings
 from training.trainer import Trainer
-from utils import write_text
+from utils import InputError, write_text
 
 
 def contents(root):
@@ -248,3 +253,21 @@ def test_a_link_to_nothing_is_refused_before_the_work(sliced, tmp_path, monkeypa
     training = ("--data", sliced, "--out", tmp_path / "raw" / "file", *SMALL)
     assert "found a file" in refused(train, *training, monkeypatch=monkeypatch, capsys=capsys)
     assert link.is_symlink() and sorted(os.listdir(tmp_path)) == ["link", "raw"]
+
+
+def test_a_scan_without_a_place_in_space_has_no_mask(tmp_path):
+    path = isles_path(make_isles(tmp_path / "raw", cases=["case_1"]), "case_1", "CT")
+    content = bytearray(path.read_bytes())
+    content[280:284] = struct.pack("<f", float("nan"))      # the first number of its affine
+    path.write_bytes(content)
+    scan = Case("case_1", None, (RawFile(path),), (), "case_1")
+    with pytest.raises(InputError, match="case_1: expected a finite affine, found NaN or infinity in .*CT.1001.nii"):
+        read_template(DATASETS["isles"], scan)
+
+
+def test_one_mask_is_a_file_unless_its_name_is_a_folders(tmp_path):
+    out, endings = tmp_path / "mask.nii.gz", (".nii.gz", ".nii")
+    assert output_paths(out, ["a"], "--out", endings) == {"a": out}
+    out.mkdir()
+    with pytest.raises(InputError, match="--out: expected a file, found the folder .*mask.nii.gz"):
+        output_paths(out, ["a"], "--out", endings)

@@ -3,11 +3,12 @@
 import csv
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
-from result_folders import case, change_settings, write_run
+from result_folders import PAPER, case, change_settings, write_run, write_twenty
 
-from reporting import page_html, runs, tables
+from reporting import page, page_html, runs, tables
 from reporting.comparison import Protocol, compare_rows
 from reporting.levels import VOLUME
 from reporting.page_html import SortedCell, flatten, long_text, pairs, printed_setting, table_cell
@@ -122,6 +123,32 @@ def test_the_summary_is_that_of_the_tables(found):
     assert gdl["missed"] == ("2 of 12", "2") and best["missed"] == ("1 of 6", "1")
     assert (gdl["seeds"], best["seeds"]) == (("0, 1", "2"), ("0", "1")) and gdl["false alarms"] == ("0 of 12", "0")
     assert gdl["published DSC"] == ("0.511 (0.016)", "0.511") and best["published DSC"] == ("", None)
+
+
+def test_the_difference_to_the_published_figure_is_beside_it(tmp_path):
+    """Of a run as the paper's, ours minus the published 0.511 and 5.32; a row that the paper does not have has none."""
+    for row in ("gdl", "mine"):
+        write_twenty(tmp_path / row / "seed0", {**PAPER, "seed": 0})
+    every = {row: runs.find_runs(tmp_path, row) for row in ("gdl", "mine")}
+    summaries = tables.summarise_rows(every, VOLUME)
+    gdl, mine = lines_of(page_html.summary_table(summaries, "mm"))
+    titles = list(gdl)
+    assert titles[titles.index("DSC") :][:3] == ["DSC", "published DSC", "difference DSC"]
+    assert gdl["difference DSC"] == ("-0.011", repr(summaries[0].difference("dsc")))
+    assert gdl["difference HD95 (mm)"][0] == "+0.68" and float(gdl["difference HD95 (mm)"][1]) == pytest.approx(0.68)
+    assert mine["difference DSC"] == ("", None) and "difference HD (mm)" not in titles
+    assert "differs from the paper in" not in titles
+
+
+def test_below_a_picture_is_what_became_of_the_case(tmp_path):
+    cases = [case("hit", 0.5, 4.0), case("miss", 0.0, 30.0, n_pred=0), case("alarm", 0.0, 30.0, n_ref=0),
+             case("nothing", 1.0, 0.0, n_ref=0, n_pred=0)]
+    write_run(tmp_path / "a" / "seed0", cases, {"seed": 0})
+    (found,) = runs.find_runs(tmp_path, "a")
+    assert [page.scores(found, SimpleNamespace(case_id=name)) for name, *_ in cases] == [
+        ["DSC 0.500, HD95 4.0 mm"], ["DSC 0.000, HD95 30.0 mm (missed)"],
+        ["DSC 0.000, HD95 30.0 mm (false alarm)"], ["DSC 1.000, HD95 0.0 mm (both empty)"],
+    ]
 
 
 def test_distances_of_a_collapsed_row_come_last(tmp_path):

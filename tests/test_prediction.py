@@ -1,6 +1,7 @@
 """Predictions case by case, and masks of scans on their own grids, of networks whose answers are known."""
 
 import csv
+import json
 import shutil
 import struct
 from dataclasses import replace
@@ -21,7 +22,9 @@ import dataloader
 import preprocess
 import train
 from evaluation import prediction, run_metrics
+from evaluation.measuring import MeasuringOptions
 from sliced_data.meta import read_meta
+from utils import InputError
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 8])
@@ -197,3 +200,51 @@ def test_a_mask_has_no_display_range_of_its_scan(trained, tmp_path):
     for name in ("mask.nii", "soft.nii"):
         header = nib.load(tmp_path / name).header
         assert (float(header["cal_min"]), float(header["cal_max"])) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "said"),
+    [
+        ("settings", {"engine": "nnunet"}, "expected a run of the project's own training, found one of nnunet, which"),
+        ("settings", {"lr": -1.0}, "--lr: expected a positive number, found -1.0"),
+        ("meta", {"fit": "stretch"}, "expected the settings of a run, found ValueError('fit stretch')"),
+        ("meta", {"resize_labels": "sinc"}, "expected the settings of a run, found ValueError('resize_labels sinc')"),
+        ("meta", {"normalise": "log"}, "expected the settings of a run, found ValueError('normalise log')"),
+        ("meta", {"normalise": "clip-zscore"}, "found ValueError('intensities of 0 channels')"),
+        ("meta", {"normalise": "clip-zscore", "intensities": [[0, 1, 2, 3]]}, "('intensities of 1 channels')"),
+    ],
+)
+def test_a_run_that_this_version_cannot_predict_with_is_named(trained, tmp_path, part, changes, said):
+    config = json.loads((trained / "config.json").read_text())
+    prediction.describe_run(trained / "config.json")
+    config[part] |= changes
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError) as refusal:
+        prediction.describe_run(tmp_path / "config.json")
+    assert str(refusal.value).startswith(f"{tmp_path / 'config.json'}: ") and said in str(refusal.value)
+
+
+def test_what_a_kill_left_of_an_evaluation_goes_with_the_next(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "predictions_native").mkdir()
+    left = [run / ".7.metrics.csv", run / "predictions" / ".7.case_4.nii.gz", run / "predictions_native" / ".7.a.nii"]
+    for path in left:
+        path.write_text("half")
+    mine = run / "predictions" / ".mine"
+    mine.write_text("whole")
+    evaluate.main(["run", str(run), "--device", "cpu"])
+    assert not any(path.exists() for path in left) and mine.read_text() == "whole"
+
+
+def test_the_scans_own_grid_needs_the_raw_scan_of_each_case(trained, varied, tmp_path):
+    model = prediction.load_model(trained, "best", torch.device("cpu"))
+    meta = read_meta(varied)
+    (val,) = dataloader.open_parts(meta, ("val",), device=torch.device("cpu"))
+    options = MeasuringOptions("best", "native", None, 2.0, None)
+    with pytest.raises(InputError, match="data: expected to know its raw data, found no source in meta.json; --source"):
+        run_metrics.read_native(replace(meta, source=None), model, val, options)
+    raw = Path(shutil.copytree(meta.source, tmp_path / "raw"))
+    assert list(run_metrics.read_native(meta, model, val, replace(options, source=raw))) == list(VAL)
+    shutil.rmtree(raw / "TRAINING" / "case_5")
+    with pytest.raises(InputError, match=f"{raw}: expected the raw scan of case_5, found none"):
+        run_metrics.read_native(meta, model, val, replace(options, source=raw))

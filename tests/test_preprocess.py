@@ -8,13 +8,17 @@ from raw_files import make_isles, make_wmh, tree
 from scipy import ndimage
 
 import preprocess
+from raw_data import DATASETS
 from raw_data.dataset import Case
 from raw_data.files import RawFile
 from raw_data.volumes import Volume
 from sliced_data.writing import new_folder
+from slicing import slicer
 from slicing.grid import Grid
 from slicing.normalisation import scale
+from slicing.options import Options, SplitOptions
 from slicing.resampling import resize_volume
+from slicing.selection import kept_slices
 from slicing.splits import group_patients, read_folds, split_by_group, split_by_parity, split_by_scan
 from utils import InputError
 
@@ -223,3 +227,70 @@ def test_a_split_file_of_something_else(tmp_path, content):
     path.write_text(content)
     with pytest.raises(InputError, match="split.json: expected lists named train and val, or a list of such folds"):
         read_folds(path)
+
+
+def options(dataset="isles", **changes):
+    return Options(**{
+        "raw": DATASETS[dataset], "source": Path("raw"), "dataset": dataset, "layout": None, "grid": Grid(16),
+        "normalise": "none", "max_share": None, "classes": None, "all_slices": True, "distance_map": "paper",
+        "split": SplitOptions("scan"), **changes,
+    })
+
+
+@pytest.mark.parametrize(("value", "said"), [(70_000.0, "found 0 to 70000"), (-70_000.0, "found -70000 to 0")])
+def test_intensities_beyond_float16_are_refused(value, said):
+    image, label = np.zeros((1, 16, 16, 2), np.float32), np.zeros((16, 16, 2), np.uint8)
+    image[0, 3, 3, 1] = value
+    case = Case("a", None, (), (), "a")
+    with pytest.raises(InputError, match=f"a: expected intensities that float16 can hold, {said}; use another --norm"):
+        slicer.slice_volume(case, Volume(image, label, (1.0, 1.0, 1.0)), options(), None)
+    image[0, 3, 3, 1] = 65_504 * np.sign(value)
+    found = slicer.slice_volume(case, Volume(image, label, (1.0, 1.0, 1.0)), options(), None).image
+    assert np.abs(found).max() == 65_504
+
+
+def test_distances_beyond_float16_are_refused_where_there_are_any():
+    image, label = np.zeros((1, 16, 16, 66), np.float32), np.zeros((16, 16, 66), np.uint8)
+    case, spacing = Case("a", None, (), (), "a"), (1.0, 1.0, 1000.0)
+    with pytest.raises(InputError, match="a: expected distances that float16 can hold, found a diagonal of 66000 mm"):
+        slicer.slice_volume(case, Volume(image, label, spacing), options(), None)
+    assert slicer.slice_volume(case, Volume(image, label, spacing), options("busi"), None).spacing == (1.0, 1.0, 1.0)
+    fewer = Volume(image[..., :65], label[..., :65], spacing)
+    assert slicer.slice_volume(case, fewer, options(), None).spacing == spacing
+
+
+def test_the_training_cases_have_foreground_and_contrast(monkeypatch):
+    cases = [Case(name, None, (), (), name) for name in "ab"]
+    samples = {"a": np.array([[1.0, 2.0], [3.0, 3.0]]), "b": np.array([[5.0], [3.0]])}
+    monkeypatch.setattr(slicer, "in_processes", lambda _, jobs, **__: [samples[job.case.case_id] for job in jobs])
+    wmh, split = options("wmh"), {"a": "train", "b": "train"}
+    with pytest.raises(InputError, match="raw: expected contrast in the foreground of T1, found one value"):
+        slicer.measure_intensities(wmh, cases, split, 1)
+    samples["b"] = np.array([[5.0], [4.0]])
+    assert slicer.measure_intensities(wmh, cases, split, 1)[0][2] == pytest.approx(8 / 3)
+    with pytest.raises(InputError, match="expected contrast in the foreground of FLAIR, found one value"):
+        slicer.measure_intensities(wmh, cases, {"a": "val", "b": "train"}, 1)      # one voxel
+    samples["a"] = np.zeros((2, 0))
+    said = r"raw: expected foreground to train on \(--normalise clip-zscore\), found none"
+    with pytest.raises(InputError, match=said):
+        slicer.measure_intensities(wmh, cases, {"a": "train", "b": "val"}, 1)
+
+
+def test_a_case_without_a_label_has_no_slice_unless_all_are_kept():
+    case, label = Case("a", None, (), (), "a"), np.zeros((4, 4, 3), np.uint8)
+    label[0, 0, 2] = 255
+    with pytest.raises(InputError, match="a: expected a slice with a label, found none; --all-slices keeps them all"):
+        kept_slices(case, label, all_slices=False)
+    assert kept_slices(case, label, all_slices=True).tolist() == [0, 1, 2]
+    label[0, 0, 1] = 1
+    assert kept_slices(case, label, all_slices=False).tolist() == [1]
+
+
+def test_what_a_killed_slicing_left_is_no_part_of_the_next(tmp_path):
+    left = tmp_path / ".data.partial"
+    (left / "train" / "label").mkdir(parents=True)
+    for name in ("cases.csv", "train/label/old_0000.npy"):
+        (left / name).write_text("half")
+    with new_folder(tmp_path / "data"):
+        pass
+    assert not left.exists() and not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]

@@ -2,6 +2,7 @@ import csv
 import json
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -195,6 +196,24 @@ def test_a_report_replaces_the_older_one_whole(results, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         report_page.write_report(results, ["shifted"])
     assert (folder / "index.html").read_text() == before and not list(results.glob(".report.*"))
+
+
+def test_a_report_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    folder = tmp_path / "report"
+    for text in ("old", "older"):
+        with report_page.replaced_folder(folder) as new:
+            (new / "index.html").write_text(text)
+    rename = Path.rename
+
+    def refused(path, target):
+        if path.name == ".report.partial":
+            raise OSError("no")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="^no$"), report_page.replaced_folder(folder) as new:
+        (new / "index.html").write_text("new")
+    assert (folder / "index.html").read_text() == "older" and list(tmp_path.iterdir()) == [folder]
 
 
 def config_of(results):

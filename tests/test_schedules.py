@@ -126,3 +126,8 @@ def test_settings_out_of_range_raise(name, settings):
     (wrong,) = settings.values()
     with pytest.raises(ValueError, match=f"expected .*, found {wrong}"):
         schedules.build(name, **settings)
+
+
+def test_a_schedule_of_ones_own_says_its_weights():
+    with pytest.raises(NotImplementedError):
+        schedules.Schedule().weights(0)

@@ -12,6 +12,10 @@ from raw_files import call, save_nifti
 
 from boundary_loss import lesion_detection, lesion_scores
 from evaluation import scoring
+from evaluation.mask_files import as_integers, find_pairs, masks_in, read_pair
+from evaluation.scoring import ScoreOptions
+from raw_data.files import RawFile
+from utils import InputError
 
 SPACING = (0.7, 0.9, 3.0)
 
@@ -251,3 +255,95 @@ def test_a_prediction_without_a_reference_is_said(masks, monkeypatch, capsys):
     assert call(evaluate, "score", masks / "pred", masks / "ref", monkeypatch=monkeypatch) == 0
     printed = capsys.readouterr().out
     assert "a: a prediction without a reference, left out" in printed and "label 1, 2 cases" in printed
+
+
+def test_what_is_no_mask_is_named(tmp_path):
+    save_nifti(tmp_path / "a.nii.gz", blobs(0), SPACING)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    for pair in (("a.nii.gz", "notes.txt"), ("notes.txt", "a.nii.gz")):
+        with pytest.raises(InputError, match=r"notes.txt: expected a mask \(.nii.gz, .*.npy\), found another file"):
+            find_pairs(*(tmp_path / name for name in pair))
+    for name, found in (("a.nii.gz", "a file"), ("gone", "nothing")):
+        with pytest.raises(InputError, match=f"{name}: expected two masks or two folders of masks, found {found}"):
+            masks_in(tmp_path / name)
+    with pytest.raises(InputError, match=r"empty: expected masks \(.nii.gz, .*.npy\), found none"):
+        masks_in(tmp_path / "empty")
+
+
+def test_a_folder_may_hold_more_than_masks(tmp_path):
+    for name in ("b.npy", ".hidden.npy", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.npy").mkdir()
+    assert masks_in(tmp_path) == {"b": RawFile(tmp_path / "b.npy")}
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two arrays in files of which none has a spacing."""
+
+    def write(prediction, reference):
+        for name, values in (("prediction", prediction), ("reference", reference)):
+            np.save(tmp_path / f"{name}.npy", values)
+        ((found,), _) = find_pairs(tmp_path / "prediction.npy", tmp_path / "reference.npy")
+        return found
+
+    return write
+
+
+def test_two_masks_without_a_spacing_are_of_one_shape(pair):
+    label = blobs(0)
+    assert read_pair(pair(label, label), None).unit == "px"
+    said = r"reference: expected a mask of shape \(24, 20, 6\), found \(24, 20, 5\) in .*prediction.npy"
+    with pytest.raises(InputError, match=said):
+        read_pair(pair(label[..., :5], label), None)
+
+
+def test_slices_have_a_distance_between_them(pair):
+    label = blobs(0)
+    with pytest.raises(InputError, match="--spacing: expected 3 numbers for .*reference.npy of 6 slices, found 2"):
+        read_pair(pair(label, label), (1.0, 2.0))
+    assert read_pair(pair(label, label), (1.0, 2.0, 3.0)).spacing == (1.0, 2.0, 3.0)
+    assert read_pair(pair(label[..., 0], label[..., 0]), (1.0, 2.0)).spacing == (1.0, 2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1 + 1j], "expected labels, found complex128"),
+        ([1, -1], "expected labels of 0 to 65535, found -1 to 1"),
+        ([1, 2**16], "expected labels of 0 to 65535, found 1 to 65536"),
+        ([1.0, np.nan], "expected labels of 0 to 65535, found nan to nan"),
+        ([1.0, 0.5], "expected whole numbers, found others"),
+    ],
+)
+def test_labels_are_small_whole_numbers(tmp_path, values, said):
+    with pytest.raises(InputError, match=f"a: {said} in {tmp_path}/a.npy"):
+        as_integers("a", RawFile(tmp_path / "a.npy"), np.array(values))
+    found = as_integers("a", RawFile(tmp_path / "a.npy"), np.array([0.0, 65535.0]))
+    assert found.dtype == np.uint16 and found.tolist() == [0, 65535]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    monkeypatch.setattr(scoring, "in_processes", lambda function, jobs, **_: [function(job) for job in jobs])
+
+
+def test_masks_of_nothing_but_background_have_no_score(tmp_path, in_this_process):
+    for part in ("pred", "ref"):
+        save_nifti(tmp_path / part / "a.nii.gz", np.zeros((4, 4, 2), np.uint8), SPACING)
+    with pytest.raises(InputError, match="ref: expected a label other than 0 in .*ref or .*pred, found none"):
+        scoring.score(tmp_path / "pred", tmp_path / "ref", ScoreOptions(), jobs=1)
+
+
+def test_a_label_of_another_case_is_empty_in_both_masks(masks, in_this_process):
+    """Every case has a line of every label, so that means are over the same cases."""
+    for part in ("pred", "ref"):
+        label = blobs(3)
+        label[label == 2] = 0
+        save_nifti(masks / part / "d.nii.gz", label, SPACING)
+    rows = scoring.score(masks / "pred", masks / "ref", ScoreOptions(tolerance_mm=3.0), jobs=1).rows
+    assert [(row["case_id"], row["label"]) for row in rows][-2:] == [("d", 1), ("d", 2)]
+    empty = rows[-1]
+    assert (empty["outcome"], empty["dsc"], empty["hd95_mm"]) == ("both_empty", 1.0, 0.0)
+    assert (empty["n_ref"], empty["n_pred"], empty["unit"], empty["tolerance_mm"]) == (0, 0, "mm", 3.0)

@@ -11,20 +11,11 @@ import pandas as pd
 import pytest
 from commands import evaluate
 from raw_files import call
-from result_folders import case, change_settings, write_run
+from result_folders import PAPER, case, change_settings, write_run, write_twenty
 
 import published
-from reporting import comparison, tables
+from reporting import comparison, runs, tables
 from utils import InputError
-
-PAPER = {"network": "unet", "width": 64, "epochs": 100, "batch_size": 8, "lr": 0.001}
-
-
-def write_twenty(folder, settings, size=256):
-    """A run on as many cases as the paper's, of mean DSC 0.5 and HD95 6."""
-    write_run(folder, [case(str(i), 0.4 + 0.2 * (i % 2), 4.0 + 4 * (i % 2)) for i in range(20)], settings)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "meta": {"size": size}}))
 
 
 def test_mean_and_sd_over_seeds_beside_the_published_figure(handmade, capsys):
@@ -305,3 +296,24 @@ def f1_score(reference, prediction):
     true_positives = (reference & prediction).sum()
     precision, recall = true_positives / prediction.sum(), true_positives / reference.sum()
     return 2 * precision * recall / (precision + recall)
+
+
+def test_a_folder_of_another_name_is_no_run(handmade):
+    before = tables.write_table(handmade, ["gdl"], "t")
+    (handmade / "gdl" / "seed1").rename(handmade / "gdl" / "seed1-old")
+    assert list(runs.finished_folders(handmade, "gdl")) == [0]
+    (handmade / "gdl" / "seed1-old").rename(handmade / "gdl" / "seed1")
+    shutil.copytree(handmade / "gdl" / "seed0", handmade / "gdl" / "seedx")
+    assert tables.write_table(handmade, ["gdl"], "t") == before
+
+
+def test_means_over_slices_are_of_the_same_cases(handmade):
+    folder = handmade / "focal" / "seed0"
+    header = "case_id,class,n_slices,dsc,hd95_mm,hd_mm\n"
+    (folder / "metrics_2d.csv").write_text(f"{header}1,lesion,3,1,1,1\n2,lesion,3,1,1,1\n")
+    assert len(runs.read_run(0, folder).metrics_2d) == 2
+    for lines, said in (("1,lesion,3,1,1,1\n", "2 lesion"), ("1,lesion,3,1,1,1\n2,gland,3,1,1,1\n", "2 gland"),
+                        ("1,lesion,3,1,1,1\n2,lesion,3,1,1,1\n3,lesion,3,1,1,1\n", "3 lesion")):
+        (folder / "metrics_2d.csv").write_text(header + lines)
+        with pytest.raises(InputError, match=f"2d.csv: expected the cases and classes of metrics.csv, found {said} in"):
+            runs.read_run(0, folder)
