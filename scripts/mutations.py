@@ -26,7 +26,7 @@ PAIRS = (
 )
 OPPOSITE = {**dict(PAIRS), **{second: first for first, second in PAIRS}}
 # To which the order of their arguments is nothing.
-COMMUTATIVE = ("min", "max", "minimum", "maximum", "equal", "array_equal", "isclose", "gcd", "hypot")
+COMMUTATIVE = ("dsc", "min", "max", "minimum", "maximum", "equal", "array_equal", "isclose", "gcd", "hypot")
 # Calls that a run can do without, or with the argument alone.
 UNWRAPPED = ("abs", "sorted", "round", "reversed", "list", "set", "float", "int")
 
