@@ -24,6 +24,7 @@ from environment import provenance
 from raw_data import limits, walking
 from raw_data.files import RawFile, list_files
 from raw_data.isles import ISLES
+from raw_data.orientation import stated_affine
 from raw_data.wmh import WMH
 from sliced_data.meta import part_files, read_meta
 from sliced_data.slices import read_slice
@@ -304,6 +305,16 @@ def test_an_identity_beside_another_spacing_says_nothing(tmp_path):
     image.header.set_sform(np.diag([-0.9, 0.8, 5.0, 1]), code=1)
     nib.save(nib.Nifti1Image(np.array(image.dataobj), None, image.header), path)
     ISLES.read_case(ISLES.find_cases(raw)[0])
+
+
+def test_an_affine_without_one_of_its_axes_says_nothing(tmp_path):
+    path = tmp_path / "a.nii"
+    image = nib.Nifti1Image(np.zeros((2, 3, 4), np.float32), np.diag([0.9, 0.8, 5.0, 1.0]))
+    nib.save(image, path)
+    assert stated_affine(RawFile(path)) is not None
+    image.header["srow_y"] = 0
+    path.write_bytes(image.header.binaryblock + path.read_bytes()[len(image.header.binaryblock) :])
+    assert stated_affine(RawFile(path)) is None
 
 
 # Zips -----------------------------------------------------------------------------------------------------------------

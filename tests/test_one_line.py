@@ -400,7 +400,7 @@ def test_closed_streams(sliced, tmp_path, closed):
     """No file of the run gets a line that was meant for the terminal, and the exit codes are the same."""
     command = f'exec {sys.executable} "$@" {closed}'
     good = ["train.py", "--data", sliced, "--out", tmp_path / "run", *SMALL]
-    bad = ["train.py", "--data", tmp_path / "nowhere", "--out", tmp_path / "other"]
+    bad = ["eval.py", "run", tmp_path / "nowhere"]
     for arguments, code in ((good, 0), (bad, 2)):
         done = subprocess.run(["sh", "-c", command, "sh", *map(str, arguments)], cwd=ROOT, capture_output=True,
                               text=True)

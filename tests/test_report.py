@@ -202,7 +202,7 @@ def test_a_report_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     folder = tmp_path / "report"
     for text in ("old", "older"):
         with report_page.replaced_folder(folder) as new:
-            (new / "index.html").write_text(text)
+            (new / "index.html").write_text(f"{text} of boundary-loss")
     rename = Path.rename
 
     def refused(path, target):
@@ -213,7 +213,7 @@ def test_a_report_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "rename", refused)
     with pytest.raises(OSError, match="^no$"), report_page.replaced_folder(folder) as new:
         (new / "index.html").write_text("new")
-    assert (folder / "index.html").read_text() == "older" and list(tmp_path.iterdir()) == [folder]
+    assert (folder / "index.html").read_text() == "older of boundary-loss" and list(tmp_path.iterdir()) == [folder]
 
 
 def config_of(results):

@@ -13,7 +13,7 @@ from slurm_cluster import ask, missing_programs, running_cluster, wait_until
 import train
 
 SEEDS = range(2)
-EPOCHS = 80     # of the runs that are disturbed, both of the row "long"
+EPOCHS = 50     # of the runs that are disturbed, both of the row "long"
 ROWS = {
     "long": f"--region gdl --epochs {EPOCHS}",
     **{name: f"--region {name} --epochs 1" for name in ("gdl", "focal", "dice", "ce", "tversky")},
