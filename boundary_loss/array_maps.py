@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import ndimage
 
 from boundary_loss.transform import Spacing, as_array, as_spacing, transform_array
 
@@ -133,6 +132,8 @@ def _authors_map(mask: np.ndarray, spacing: tuple[float, ...], ignored: np.ndarr
     """The authors' signed map; through SciPy in float64, as theirs: truncation would magnify rounding."""
     if not mask.any():
         return np.zeros(mask.shape, np.float32)
+    from scipy import ndimage  # takes a quarter of a second to load, and the paper's convention does without
+
     outside = ndimage.distance_transform_edt(~mask, sampling=spacing)
     inside = ndimage.distance_transform_edt(mask if ignored is None else mask | ignored, sampling=spacing)
     phi = np.where(mask, -(inside - 1.0), outside)
