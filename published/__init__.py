@@ -30,6 +30,8 @@ class PublishedResult:
         """In what a run is not the paper's, in print; a setting that one of them does not tell is not compared."""
         found = ["a mean over images, not pooled"] if self.pooled else []
         for name, theirs in self.settings.items():
+            if name == "alpha_step" and not has_steps(settings):
+                continue
             ours = settings.get(name)
             ours = theirs if ours is None else ours
             if theirs is True and not settings.get(name):       # some value, whichever
@@ -39,6 +41,12 @@ class PublishedResult:
         if validation_cases != self.validation_cases:
             found.append(f"other data ({validation_cases} cases)")
         return tuple(text.replace("_", " ") for text in found)
+
+
+def has_steps(settings: Mapping[str, object]) -> bool:
+    """Whether a run has two losses whose weights change by a step per epoch."""
+    weighs = "none" not in (settings.get("region"), settings.get("contour"))
+    return weighs and settings.get("alpha") not in ("constant", "equal")
 
 
 def published_result(dataset: str, row: str, class_name: str, level: str = "volume") -> PublishedResult | None:

@@ -63,7 +63,9 @@ def test_a_difference_is_printed_where_settings_and_data_are_the_papers(tmp_path
         ({"width": 16, "epochs": 2}, 256, "width 16, 2 epochs"),
         ({"batch_size": 4, "lr": 0.01}, 256, "batch 4, lr 0.01"),
         ({"network": "resnet34-unet"}, 96, "network resnet34-unet, size 96 x 96"),
-        ({"optimiser": "sgd", "alpha_step": 0.06}, 256, "optimiser sgd, alpha step 0.06"),
+        ({"optimiser": "sgd", "contour": "boundary", "alpha_step": 0.06}, 256, "optimiser sgd, alpha step 0.06"),
+        ({"lr": 0.01, "alpha_step": 0.06, "contour": "none"}, 256, "lr 0.01"),
+        ({"lr": 0.01, "alpha_step": 0.06, "alpha": "constant"}, 256, "lr 0.01"),
     ],
 )
 def test_a_run_that_is_not_the_papers_has_no_difference(tmp_path, change, size, said):
