@@ -11,7 +11,7 @@ import time
 import pytest
 from project_copy import ROOT, copy_project, make, make_phantom, without_make
 
-TINY = ["SLICE_ARGS=--size 32 --val 1", "ARGS=--width 16 --epochs 2", "SEEDS=0 1"]
+TINY = ["SLICE_ARGS=--size 32 --val 1", "ARGS=--width 16 --epochs 2", "SEEDS=0"]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_from_zips_to_a_table(project):
     results = project / "results" / "isles"
     for row in rows:
         (line,) = csv.DictReader((results / f"{row}.csv").open())
-        assert line["seeds"] == "0 1" and line["cases"] == "1" and 0 <= float(line["dsc"]) <= 1
+        assert line["seeds"] == "0" and line["cases"] == "1" and 0 <= float(line["dsc"]) <= 1
         assert float(line["published_dsc"]) > 0.5 and line["published_source"] == "MedIA 2021"
     stamps = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
     again = make(project, *(f"isles-{row}" for row in rows), "RAW=raw/isles", *TINY)
