@@ -395,7 +395,7 @@ def test_what_a_stream_without_a_reader_holds_goes_nowhere():
     stream.close()      # BrokenPipeError of a stream that was not dropped
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(sliced, tmp_path, closed):
     """No file of the run gets a line that was meant for the terminal, and the exit codes are the same."""
     command = f'exec {sys.executable} "$@" {closed}'
