@@ -24,6 +24,7 @@ from networks import NETWORKS
 from sliced_data.meta import read_meta
 from training.settings import PAPER
 from training.trainer import Trainer
+from training.volume_metrics import volume_metrics
 from utils import progress
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,7 +114,7 @@ def validation_share(data: Path, step: float) -> float:
     predictions = trainer.network(trainer.val.image.float()).argmax(1)
     counts = torch.stack(intersection_and_sizes(predictions, trainer.val.label, 2))      # (3, N, K)
     start = time.perf_counter()
-    trainer.volume_metrics(counts, predictions)
+    volume_metrics(trainer.val, counts, predictions, trainer.class_names)
     metrics = 480 * (time.perf_counter() - start) * 1e3 / len(trainer.val)
     return 100 * metrics / (2600 * step + metrics)
 

@@ -9,6 +9,7 @@ from raw_files import call
 from training_runs import SMALL, assert_same_run, read_log, run
 
 import train
+from training import trainer
 from training.run_state import check_like
 from training.trainer import Trainer
 
@@ -42,7 +43,7 @@ STOPS = {
     "last step of an epoch": (Trainer, "step", 5, "epoch 0, step 6"),
     "second epoch": (Trainer, "step", 7, "epoch 1, step 2"),
     "validation": (Trainer, "validate", 0, "epoch 0, step 6"),
-    "metrics": (Trainer, "volume_metrics", 1, "after the last epoch, 1; the run is whole"),
+    "metrics": (trainer, "volume_metrics", 1, "after the last epoch, 1; the run is whole"),
     "saving an epoch": (Trainer, "save_epoch", 0, "epoch 1, step 0"),
     "saving the best": (Trainer, "save_weights", 0, "epoch 1, step 0"),
 }

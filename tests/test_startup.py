@@ -27,7 +27,7 @@ TABLES = "import reporting.tables, reporting.comparison, reporting.convergence, 
     [
         (TABLES, "torch"),
         ("import reporting.figure_set, slicing.check, training.finished", "torch"),
-        ("from networks import *; [parameter_bytes(name, 2, 3) for name in NETWORKS]", "torch._dynamo"),
+        ("import networks as n; [n.parameter_bytes(name, 2, 3) for name in n.NETWORKS]", "torch._dynamo"),
     ],
     ids=["tables", "figures and --check", "outline of a network"],
 )

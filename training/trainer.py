@@ -3,20 +3,17 @@
 import math
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from boundary_loss.metrics import dsc_from_counts, hd95, intersection_and_sizes
+from boundary_loss.metrics import intersection_and_sizes
 from dataloader import Batch, batches, epoch_order, open_parts
-from environment.cores import core_count
 from networks import build_network, load_encoder_weights
 from raw_data.volumes import IGNORED
 from sliced_data.meta import Meta
@@ -39,14 +36,13 @@ from training.run_folder import Files
 from training.run_state import check_state
 from training.settings import Settings
 from training.snapshots import snapshot_name
+from training.volume_metrics import volume_metrics
 from utils import InputError, StoppedError, progress, write_rows
 
 LOG_COLUMNS = (
     "epoch", "region_weight", "contour_weight", "train_loss", "train_region", "train_contour", "train_dsc",
     "val_loss", "val_dsc", "val_dsc_3d", "val_hd95_3d_mm", "lr", "seconds", "slices_per_second",
 )
-
-
 # The column of the log that a selection goes by.
 SCORES = {"volume": "val_dsc_3d", "slice": "val_dsc", "pooled": "val_dsc_pooled", "last": "epoch"}
 
@@ -254,31 +250,8 @@ class Trainer:
         return {
             "val_loss": float(totals.means(self.settings.batch_size)[0]), "val_dsc": totals.slice_dsc(),
             **({"val_dsc_pooled": totals.pooled_dsc()} if self.settings.selection == "pooled" else {}),
-            **self.volume_metrics(totals.counts.cpu(), predictions),
+            **volume_metrics(self.val, totals.counts.cpu(), predictions, self.class_names),
         }
-
-    def volume_metrics(self, counts: Tensor, predictions: Tensor) -> dict[str, float]:
-        """Mean 3D DSC and HD95 in mm over cases and foreground classes, and the DSC of each of several classes.
-
-        counts (3, N, K): intersection, prediction, reference; predictions (N, H, W).
-        Distances are measured where the predictions are; on the CPU in one thread per core, in compiled code.
-        """
-        dscs, masks = [], []
-        for case, at in self.val.case_ranges():
-            dscs.append(dsc_from_counts(*counts[:, at].sum(1))[1:])                 # (K - 1,)
-            spacing = (case.spacing[2], *case.spacing[:2])
-            reference = self.val.label[at].to(predictions.device)                   # (Z, H, W)
-            masks += [(predictions[at] == k, reference == k, spacing) for k in range(1, self.num_classes)]
-        with ThreadPoolExecutor(1 if predictions.is_cuda else core_count()) as pool:
-            distances = list(pool.map(lambda parts: hd95(*parts), masks))
-        found = {
-            "val_dsc_3d": float(np.mean([float(dsc.mean()) for dsc in dscs])),
-            "val_hd95_3d_mm": float(np.mean(distances)),
-        }
-        if self.num_classes > 2:
-            of_class = torch.stack(dscs).mean(dim=0).tolist()
-            found |= {f"val_dsc_3d_{name}": dsc for name, dsc in zip(self.class_names[1:], of_class, strict=True)}
-        return found
 
     # Checkpoints -----------------------------------------------------------------------------------------
 
