@@ -121,7 +121,8 @@ DATASETS := isles wmh acdc brats kits busi
 PAPERS   := $(DATASETS)
 # Whose signs of gradients and convergence a paper has.
 ANALYSES := acdc
-DATASETS += $(DATASETS:%=%-demo)
+DEMOS    := $(DATASETS:%=%-demo)
+DATASETS += $(DEMOS)
 
 # Region-wise paper: nnU-Net's settings as far as another network can have them.
 TRAIN_acdc  := --epochs 300 --lr 0.0001 --weight-decay 0.00003 --gradient-clip 12 --lr-rule poly
@@ -131,7 +132,7 @@ TRAIN_busi  := --network resnet34-unet --epochs 20 --batch-size 16 --lr-rule con
 
 NNUNET_brats := --epochs 100
 NNUNET_kits  := --epochs 100
-$(foreach d,$(filter %-demo,$(DATASETS)),$(eval NNUNET_$(d) := --epochs 2 --iterations 5 --batch-size 2 --width 8))
+$(foreach d,$(DEMOS),$(eval NNUNET_$(d) := --epochs 2 --iterations 5 --batch-size 2 --width 8))
 
 SLICE_isles-demo := --size 96 --val 4
 SLICE_wmh-demo   := --size 96 --val 3

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from boundary_loss.metrics import Mask, Spacing, as_masks, as_spacing, distances, dsc_from_counts, on_host
 from boundary_loss.surface_distances import bounding_box
@@ -70,8 +70,8 @@ def matched(pred: np.ndarray, ref: np.ndarray) -> Iterator[tuple[np.ndarray, np.
         return
     box = bounding_box(whole)
     structure = np.ones((3,) * ref.ndim)
-    (pred_lesions, n_pred), (ref_lesions, n_ref) = (ndimage.label(mask[box], structure) for mask in (pred, ref))
-    pred_boxes, ref_boxes = ndimage.find_objects(pred_lesions), ndimage.find_objects(ref_lesions)
+    (pred_lesions, n_pred), (ref_lesions, n_ref) = (scipy.ndimage.label(mask[box], structure) for mask in (pred, ref))
+    pred_boxes, ref_boxes = scipy.ndimage.find_objects(pred_lesions), scipy.ndimage.find_objects(ref_lesions)
     both = (pred_lesions > 0) & (ref_lesions > 0)
     pairs = np.unique(np.stack([ref_lesions[both], pred_lesions[both]], axis=1), axis=0)            # (N, 2)
     for number in range(1, n_ref + 1):

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import ArrayLike
-from scipy import ndimage
 from torch import Tensor
 
 from boundary_loss.surface_distances import bounding_box, device_surface_distances, surface_distances
@@ -334,5 +334,5 @@ def _components_hit(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
     if not mask.any():
         return 0, 0
     box = bounding_box(mask)
-    labels, count = ndimage.label(mask[box], structure=np.ones((3,) * mask.ndim))
+    labels, count = scipy.ndimage.label(mask[box], structure=np.ones((3,) * mask.ndim))
     return count, int(np.count_nonzero(np.bincount(labels[other[box]], minlength=1)[1:]))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.spatial.distance import directed_hausdorff
 
 
 def hd_midl(pred: ArrayLike, ref: ArrayLike) -> float:
@@ -40,4 +40,5 @@ def hd_midl(pred: ArrayLike, ref: ArrayLike) -> float:
 
 def _rows_hausdorff(pred: np.ndarray, ref: np.ndarray) -> float:
     """Hausdorff distance of the sets of rows of two arrays (X, Y)."""
-    return max(directed_hausdorff(pred, ref)[0], directed_hausdorff(ref, pred)[0])
+    directed = scipy.spatial.distance.directed_hausdorff
+    return max(directed(pred, ref)[0], directed(ref, pred)[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
+import scipy
 from torch import Tensor
 
 from boundary_loss.transform import edt, transform_array
@@ -73,7 +73,7 @@ def _nearest(points: np.ndarray, sites: np.ndarray, spacing: np.ndarray) -> np.n
     on surfaces far apart, where a query visits many sites: a sample counts how many. The constants are measured, in
     units of the transform's time per voxel (30 ns).
     """
-    tree = cKDTree(sites * spacing, balanced_tree=False)
+    tree = scipy.spatial.cKDTree(sites * spacing, balanced_tree=False)
     queries = points * spacing
     sample = queries[len(queries) // 64 :: max(1, len(queries) // 32)]
     reach = tree.query(sample)[0] + 3 * np.prod(spacing) ** (1 / len(spacing))

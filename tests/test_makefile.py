@@ -302,16 +302,23 @@ def test_two_makes_at_once_make_one_phantom(project, tmp_path):
     assert [process.returncode for process in both] == [0, 0], errors
     assert os.listdir(tmp_path / "data" / "raw") == ["isles-demo"]
     assert os.listdir(goal) == ["ISLES2018_Training.zip"]
+    assert (tmp_path / "data" / ".isles-demo.phantom").exists()
 
 
 def test_clean_leaves_a_demo_that_is_not_the_projects(project):
     mine = project / "data" / "my-demo" / "keep.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    (project / "data" / "raw" / "isles-demo").mkdir(parents=True, exist_ok=True)
+    raw = project / "data" / "raw"
+    for name in ("isles-demo", "wmh-demo"):
+        (raw / name).mkdir(parents=True, exist_ok=True)
+    (project / "data" / ".isles-demo.phantom").touch()      # which make writes beside a phantom of its own
+    (project / "data" / ".wmh-demo.phantom").unlink(missing_ok=True)
     assert make(project, "clean").returncode == 0
-    assert mine.exists() and not (project / "data" / "raw" / "isles-demo").exists()
+    assert mine.exists() and os.listdir(raw) == ["wmh-demo"]
+    assert not (project / "data" / ".isles-demo.phantom").exists()
     shutil.rmtree(mine.parent)
+    shutil.rmtree(raw / "wmh-demo")
 
 
 def test_a_sweep_takes_values_on_several_lines(project, tmp_path):

@@ -27,9 +27,10 @@ TABLES = "import reporting.tables, reporting.comparison, reporting.convergence, 
     [
         (TABLES, "torch"),
         ("import reporting.figure_set, slicing.check, training.finished", "torch"),
+        ("import slicing.options, slicing.slicer", "scipy.ndimage"),
         ("import networks as n; [n.parameter_bytes(name, 2, 3) for name in n.NETWORKS]", "torch._dynamo"),
     ],
-    ids=["tables", "figures and --check", "outline of a network"],
+    ids=["tables", "figures and --check", "slicing", "outline of a network"],
 )
 def test_what_is_not_loaded(code, absent):
     found = f"{code}\nimport sys\nprint({absent!r} in sys.modules)"
