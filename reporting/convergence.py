@@ -183,7 +183,7 @@ def write_epochs(
             1, len(panels), squeeze=False, sharey=True, layout="constrained", figsize=(0.6 + 3.3 * len(panels), 3.6)
         )
         for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
-            axis.axvspan(*window, color="0.95", zorder=0)
+            axis.axvspan(*window, color="0.95")
             for row in rows:
                 curve, fluctuation = found[row].curve, found[row].fluctuation(*window)
                 label = f"{row}, fluctuation {format_number(fluctuation, 4)}"

@@ -91,6 +91,15 @@ def test_three_channels_in_one_coloured_file(tmp_path):
     assert len(dataset_of_facts(facts).find_cases(root)) == 5
 
 
+def test_three_channels_in_three_grey_files(tmp_path):
+    root = make_nnunet(tmp_path / "raw", ".png", channels=("R", "G", "B"), shape=(30, 20, 1))
+    raw = nnunet.describe("mydata", root)
+    (image, _) = raw.read_scan(raw.find_cases(root)[0])
+    for channel in range(3):
+        pixels = np.asarray(Image.open(root / "imagesTr" / f"a_1_{channel:04d}.png"))
+        assert np.allclose(image[channel, ..., 0], upright(pixels) / 255, atol=1e-7)
+
+
 def test_a_stack_of_pages_has_the_spacing_beside_it(tmp_path):
     root = make_nnunet(tmp_path / "raw", ".tif")
     for case in ("a_1", "b_2", "c_3", "d_4", "e_5"):
