@@ -5,7 +5,6 @@ A figure that is meant to change: look at the file that the failure names, then 
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib
 import nibabel as nib
@@ -105,10 +104,13 @@ def test_simplex(tmp_path, looks_right):
 def test_gradient_signs(tmp_path, three_classes, looks_right):
     meta, _ = runs_on(tmp_path, three_classes, ("rw-boundary", "rrw"), seeds=(0, 1))
     counts = np.arange(32 * 32).reshape(32, 32) // 90 % 4
+    pixels = np.array([[900, 90, 10], [90, 9, 1], [900, 90, 10]])
     found = {
-        row: [(run, [Signs(epoch, *np.array([[900, 90, 10], [90, 9, 1], [900, 90, 10]]) * (epoch, 1, run.seed + 1 + 3 * number),
-                           (counts + run.seed) % (3 - number)) for epoch in (1, 2, 4)])
-              for run in find_runs(tmp_path, row)]
+        row: [
+            (run, [Signs(epoch, *pixels * (epoch, 1, run.seed + 1 + 3 * number), (counts + run.seed) % (3 - number))
+                   for epoch in (1, 2, 4)])
+            for run in find_runs(tmp_path, row)
+        ]
         for number, row in enumerate(("rw-boundary", "rrw"))
     }
     gradient_signs.write_maps(tmp_path, "sign-maps", found, meta)
@@ -117,7 +119,8 @@ def test_gradient_signs(tmp_path, three_classes, looks_right):
 
 def test_convergence(tmp_path, looks_right):
     maps = {"rrw": None, "rw-boundary": "boundary", "gdl": None}
-    settings = {row: {"region": "none", "contour": "region-wise", "region_wise_map": kind} for row, kind in maps.items()}
+    region_wise = {"region": "none", "contour": "region-wise"}
+    settings = {row: region_wise | {"region_wise_map": kind} for row, kind in maps.items()}
     settings["gdl"] = {"region": "gdl", "contour": "none"}
     courses = {(row, seed): [0.2 + 0.1 * epoch - 0.1 * number * (epoch % 2) + 0.05 * seed for epoch in range(6)]
                for number, row in enumerate(maps) for seed in range(3)}
