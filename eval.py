@@ -263,8 +263,8 @@ def add_figures(commands: argparse._SubParsersAction) -> None:
     for name, help_text, function in FIGURES:
         command = add_results(commands, name, help_text, function)
         tables = {"action": "append", "nargs": "+", "metavar": ("NAME", "ROW")}
-        table_help = "a table and its rows: every row with a finished run is shown, in the order of the tables given, "
-        table_help += "with one figure per table where one figure cannot tell them apart"
+        table_help = ("a table and its rows: every row with a finished run is shown, in the order of the tables given, "
+                      "with one figure per table where one figure cannot tell them apart")
         if name == "figures":
             command.add_argument("--table", **tables, help=table_help)
         else:

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import importlib
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -84,13 +85,23 @@ def trace(test_file: Path, shared: Sequence[Path]) -> dict[str, dict]:
     return json.loads(kept.read_text())["tests"]
 
 
-def tests_of(mutation: Mutation, known: dict[str, dict]) -> list[str]:
-    """The tests that may notice a change, the quickest first; all of them where none runs its lines."""
+def tests_of(mutation: Mutation, known: dict[str, dict], budget: float = math.inf) -> list[str]:
+    """The tests that may notice a change, the quickest first, of together at most ``budget`` seconds.
+
+    Of all tests where none runs its lines.
+    """
     name = str(mutation.path.relative_to(ROOT))
     first, last = mutation.executed or (0, sys.maxsize)
     of_module = {test: record["lines"][name] for test, record in known.items() if name in record["lines"]}
     chosen = [test for test, lines in of_module.items() if any(first <= line <= last for line in lines)]
-    return sorted(chosen or known, key=lambda test: known[test]["seconds"])
+    ordered = sorted(chosen or known, key=lambda test: known[test]["seconds"])
+    kept, spent = [], 0.0
+    for test in ordered:
+        spent += known[test]["seconds"]
+        if kept and spent > budget:
+            break
+        kept.append(test)
+    return kept
 
 
 # One change --------------------------------------------------------------------------------------------------
@@ -164,16 +175,16 @@ def difference(mutation: Mutation) -> str:
     return f"    - {' '.join(mutation.before.split())[:200]}\n    + {' '.join(mutation.after.split())[:200]}"
 
 
-def work(job: tuple[Sequence[Mutation], dict[str, dict]]) -> list[tuple[Mutation, str]]:
+def work(job: tuple[Sequence[Mutation], dict[str, dict], float]) -> list[tuple[Mutation, str]]:
     """The outcome of each change, one after the other in one copy."""
-    mutations, known = job
+    mutations, known, budget = job
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     found = []
     with checkout() as copy:
         for mutation in mutations:
-            tests, start = tests_of(mutation, known), time.perf_counter()
+            tests, start = tests_of(mutation, known, budget), time.perf_counter()
             limit = int(60 + 3 * sum(known[test]["seconds"] for test in tests))
             result, by = outcome(mutation, tests, copy, limit)
             print(f"{describe(mutation)}  {result}  {time.perf_counter() - start:.0f} s  {by or f'{len(tests)} tests'}")
@@ -191,6 +202,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", type=Path, metavar="MODULE", help="files to change (all of the product)")
     parser.add_argument("--not", dest="without", nargs="+", default=[], metavar="MODULE", help="files to leave alone")
     parser.add_argument("--jobs", type=int, default=1, help="changes at a time (1)")
+    parser.add_argument("--budget", type=float, default=math.inf, metavar="S",
+                        help="seconds of tests per change, the quickest first (all that run its lines)")
     parser.add_argument("--list", action="store_true", help="only show the changes")
     args = parser.parse_args()
     files = [path for path in args.only or product_files() if str(path) not in args.without]
@@ -200,7 +213,7 @@ def main() -> None:
         return
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     known = traces(args.jobs)
-    parts = [(mutations[job :: args.jobs], known) for job in range(args.jobs)]
+    parts = [(mutations[job :: args.jobs], known, args.budget) for job in range(args.jobs)]
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         found = [result for part in pool.map(work, parts) for result in part]
     counts = Counter(result for _, result in found)
