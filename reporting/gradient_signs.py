@@ -144,9 +144,7 @@ def write_maps(results: Path, name: str, found: SignsOfRows, meta: Meta) -> list
 
 def spread(values: Sequence[int], most: int) -> list[int]:
     """At most so many of the values, from the first to the last at equal steps."""
-    if len(values) <= most:
-        return list(values)
-    return [values[round(place)] for place in np.linspace(0, len(values) - 1, most)]
+    return [values[round(place)] for place in np.linspace(0, len(values) - 1, min(most, len(values)))]
 
 
 def draw_line(panels: Sequence[plt.Axes], shown: Slice, of_epoch: Mapping[int, Signs], epochs: Sequence[int]) -> None:

@@ -156,11 +156,11 @@ def write_table(
 def csv_line(summary: Summary) -> dict:
     """A summary as the .csv has it: an empty cell for what is not there; zero never says that."""
     line = {"row": summary.row, "class": summary.class_name, "seeds": " ".join(map(str, summary.seeds))}
-    line |= {"cases": summary.cases, "voxel_share": summary.voxel_share}
     for name, estimate in summary.metrics.items():
         line |= {name: estimate.mean, f"{name}_sd": estimate.sd}
     if summary.seeds:
-        line |= {name: getattr(summary, name) for name in ("missed", "false_alarms", "collapsed")}
+        counted = ("cases", "voxel_share", "missed", "false_alarms", "collapsed")
+        line |= {name: getattr(summary, name) for name in counted}
     for name in TABLE_METRICS:
         published = summary.published_estimate(name)
         if published:

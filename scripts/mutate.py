@@ -85,7 +85,7 @@ def trace(test_file: Path, shared: Sequence[Path]) -> dict[str, dict]:
     return json.loads(kept.read_text())["tests"]
 
 
-def tests_of(mutation: Mutation, known: dict[str, dict], budget: float = math.inf) -> list[str]:
+def tests_of(mutation: Mutation, known: dict[str, dict], budget: float) -> list[str]:
     """The tests that may notice a change, the quickest first, of together at most ``budget`` seconds.
 
     Of all tests where none runs its lines.

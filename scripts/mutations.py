@@ -1,7 +1,8 @@
 """Small wrong changes of Python code: which there are in a file, and the file with one of them.
 
 Left alone are what no run depends on: annotations, decorators, docstrings, text (f-strings, the words of an error, of a
-flag's help), and what is there for type checkers or for a call from the shell.
+flag's help), what is there for type checkers or for a call from the shell, and by what the code holds itself to equal
+lengths (zip's ``strict``).
 """
 
 import ast
@@ -74,7 +75,7 @@ def changed_call(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     if name in UNWRAPPED and field == "id" and len(node.args) == 1:
         yield "call removed", node.args[0]
     for i in range(len(node.keywords)):
-        if node.keywords[i].arg != "help":
+        if node.keywords[i].arg not in ("help", "strict"):
             yield "argument dropped", like(node, keywords=node.keywords[:i] + node.keywords[i + 1 :])
     plain = not any(isinstance(argument, ast.Starred) for argument in node.args)
     for i in range(len(node.args) - 1 if plain and name not in COMMUTATIVE else 0):

@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from scipy import ndimage, stats
 from training_runs import assert_same_run, run
 
 from boundary_loss.distance import distance_maps, region_wise_map
 from dataloader import Batch
+from training import augmentation
 from training.augmentation import augment, flip_and_turn, generator_of, rotate_and_zoom, source_places
 from training.objective import BatchMaps, build_objective
 from training.settings import Settings
@@ -209,3 +210,17 @@ def test_an_augmented_run_resumes_bit_for_bit(sliced, tmp_path, monkeypatch, kin
 def test_maps_of_volumes_cannot_be_made_of_slices(sliced, tmp_path):
     with pytest.raises(InputError, match="--augment affine: expected --maps 2d"):
         run(sliced, tmp_path, "--contour", "boundary", "--augment", "affine", "--maps", "3d")
+
+
+def test_angles_and_zooms_are_drawn_alike_to_either_side(monkeypatch):
+    """4,000 slices: both over their whole ranges, the logarithm of the zooms evenly, one whatever the other is."""
+    drawn = []
+    monkeypatch.setattr(augmentation, "source_places", lambda *given: drawn.append(given) or source_places(*given))
+    many = Batch(torch.zeros(4000, 1, 8, 8), torch.zeros(4000, 8, 8, dtype=torch.long), None, torch.ones(4000, 2))
+    rotate_and_zoom(many, generator_of(0, 0, 0))
+    angles, logs = np.degrees(drawn[0][0].numpy()), np.log(drawn[0][1].numpy())
+    for values, (low, high) in ((angles, (-15, 15)), (logs, np.log((0.8, 1.25)))):
+        assert values.min() == pytest.approx(low, abs=0.01 * (high - low)) and values.min() >= low
+        assert values.max() == pytest.approx(high, abs=0.01 * (high - low)) and values.max() <= high
+        assert stats.kstest(values, "uniform", (low, high - low)).pvalue > 0.01
+    assert abs(np.corrcoef(angles, logs)[0, 1]) < 0.05

@@ -244,3 +244,12 @@ def test_bad_input_raises_one_clear_line(call, message):
     with pytest.raises(ValueError, match=message) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+def test_an_ignored_voxel_is_on_no_side_of_a_boundary():
+    """Its own distance is 0; that of the others is to the voxels of the other side that are known."""
+    mask, ignored = torch.zeros(1, 1, 9, dtype=torch.bool), torch.zeros(1, 1, 9, dtype=torch.bool)
+    mask[..., 2:5], ignored[..., 5:7] = True, True
+    found = batch_maps.boundary_distances(mask, (2.0,), ignored)
+    assert found.flatten().tolist() == [4, 2, 2, 4, 6, 0, 0, 6, 8]
+    assert batch_maps.boundary_distances(mask | True, (2.0,), ignored).eq(0).all()

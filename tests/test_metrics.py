@@ -528,3 +528,10 @@ def test_counts_of_large_images_do_not_overflow():
     both, n_pred, n_ref = metrics.intersection_and_sizes(label, label, 2)
     assert both.tolist() == n_pred.tolist() == n_ref.tolist() == [[0, 90_000], [3_000, 87_000]]
     assert both.dtype == torch.int64
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 20, 33])
+def test_the_percentile_of_a_tensor_is_numpys(count):
+    values = np.random.default_rng(count).random(count).astype(np.float32)
+    found = metrics._percentile_95(torch.from_numpy(values))
+    assert found == pytest.approx(np.percentile(values, 95), rel=1e-6)

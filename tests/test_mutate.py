@@ -66,9 +66,9 @@ def test_the_tests_of_a_change_run_its_lines_and_the_quickest_comes_first(found,
         "slow": {"seconds": 9, "lines": {"sample.py": [6, 8]}}, "quick": {"seconds": 1, "lines": {"sample.py": [8]}},
         "elsewhere": {"seconds": 0, "lines": {"sample.py": [9], "other.py": [8]}},
     }
-    by_line = {mutation.line: mutate.tests_of(mutation, known) for mutation in found}
+    by_line = {mutation.line: mutate.tests_of(mutation, known, 99) for mutation in found}
     assert by_line[8] == ["quick", "slow"] and by_line[9] == ["elsewhere"] and by_line[4] == ["slow"]
     of_eight = next(mutation for mutation in found if mutation.line == 8)
     within = [mutate.tests_of(of_eight, known, budget) for budget in (0.5, 9.5, 10)]
     assert within == [["quick"], ["quick"], ["quick", "slow"]]
-    assert mutate.tests_of(found[0], {"none": {"seconds": 1, "lines": {}}}) == ["none"]
+    assert mutate.tests_of(found[0], {"none": {"seconds": 1, "lines": {}}}, 99) == ["none"]

@@ -25,7 +25,7 @@ from result_folders import case, write_run
 
 import preprocess
 import train
-from environment import provenance
+from environment import provenance, stops
 from environment.streams import drop
 from raw_data.files import list_files
 from utils import InputError, StoppedError
@@ -78,6 +78,16 @@ def test_a_stop_while_modules_are_imported(sliced, results, tmp_path, command, s
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, ""), err
     assert err == f"{Path(command).name}: interrupted\n"
+
+
+def test_a_child_that_a_library_forks_ends_at_a_sigterm_and_leaves_ctrl_c_to_its_parent(monkeypatch):
+    forks, answers = [], {}
+    monkeypatch.setattr(os, "register_at_fork", lambda **hooks: forks.append(hooks))
+    stops.leave_children_alone()
+    monkeypatch.setattr(signal, "signal", answers.__setitem__)
+    assert [list(hooks) for hooks in forks] == [["after_in_child"]]
+    forks[0]["after_in_child"]()
+    assert answers == {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.SIG_IGN}
 
 
 def test_many_stops_are_one(sliced, tmp_path):
