@@ -90,8 +90,6 @@ def draw_components(panels: Sequence[plt.Axes], triangles: Triangulation, loss: 
 
 def draw_sign(axis: plt.Axes, triangles: Triangulation, component: np.ndarray) -> None:
     """Hatching where the component is negative, and the line where it is 0 within the simplex."""
-    if component.min() >= 0:
-        return
     with plt.rc_context({"hatch.linewidth": 0.4, "hatch.color": "0.25"}):
         axis.tricontourf(triangles, component, levels=[component.min() - 1.0, 0.0], colors="none", hatches=["////"])
     scale = 1e-6 * np.abs(component).max()      # at the borders a component is 0 but for rounding

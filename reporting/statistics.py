@@ -75,7 +75,7 @@ def bootstrap_interval(
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p values corrected for their number by Holm's step-down method (Holm 1979), in the order given."""
-    p = np.asarray(p_values, dtype=float)
+    p = np.asarray(p_values)
     order = np.argsort(p, kind="stable")
     steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     corrected = np.empty_like(p)

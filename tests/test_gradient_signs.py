@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from commands import evaluate
+from matplotlib.colors import to_rgb
 from training_runs import run
 
 from boundary_loss import CrossEntropy, RegionWise, region_wise_map
@@ -277,6 +278,16 @@ def test_maps_and_curves_show_the_counts(signed, three_classes, drawn, tmp_path)
     seeds = [curves.axes[0].lines[place].get_ydata()[-1] for place in (1, 2)]
     assert seeds[1] == pytest.approx(100 * (counts > 1).mean()) and mean == pytest.approx([np.mean(seeds)])
     assert curves.axes[0].lines[3].get_ydata() == pytest.approx([0, 0])
+
+
+@pytest.mark.parametrize(
+    ("most", "words"),
+    [(1, ["0", "1"]), (3, [*"0123"]), (4, [*"01234"]), (5, [*"0123", "4 or more"])],
+)
+def test_the_key_of_the_counts(most, words):
+    key = gradient_signs.count_key(most)
+    assert [patch.get_label() for patch in key] == words
+    assert [patch.get_facecolor()[:3] for patch in key] == [to_rgb(c) for c in gradient_signs.COUNT_COLOURS[: len(key)]]
 
 
 def test_at_most_so_many_epochs_are_shown():

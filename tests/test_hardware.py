@@ -229,3 +229,12 @@ def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is(sliced, tmp_p
     error = capsys.readouterr().err
     assert code == 1 and "epoch 0, step 0, slices case_" in error and "MulBackward0" in error
     assert not torch.is_anomaly_enabled()
+
+
+def test_another_error_of_a_backward_pass_is_no_anomaly(sliced, tmp_path, monkeypatch):
+    def backward(*_, **__):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    with pytest.raises(RuntimeError, match="a bug"):
+        train.main(["--data", str(sliced), "--out", str(tmp_path / "run"), *SMALL])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +13,7 @@ from raw_files import call, make_kits, save_nifti, tree
 import preprocess
 import train
 from raw_data import DATASETS
+from utils import InputError
 
 KITS = DATASETS["kits"]
 
@@ -44,6 +46,11 @@ def test_labelled_slices_alone_by_parity(tmp_path):
     save_nifti(root / "case_00210" / "imaging.nii.gz", np.zeros((5, 20, 24), np.int16), (3, 0.8, 0.7))
     rows = sliced(root, tmp_path / "d")
     assert [row["split"] for row in rows.values()] == ["train", "val"] * 2
+    # The last of those that the release has a label for.
+    (root / "case_00210").rename(root / "case_00209")
+    with pytest.raises(InputError, match="case_00209: expected"):
+        KITS.find_cases(root)
+    shutil.rmtree(root / "case_00209")
     assert all((row["n_slices"], row["n_lesion_slices"]) == ("3", "3") for row in rows.values())
     whole = sliced(root, tmp_path / "all", "--all-slices")
     assert all((row["n_slices"], row["n_lesion_slices"]) == ("5", "3") for row in whole.values())

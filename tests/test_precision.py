@@ -116,6 +116,28 @@ def test_a_measurement(sliced, network):
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.parametrize(("cost", "shapes", "best"), [
+    (1e-6, [(1, 16), (1, 32), (2, 32), (4, 32)], 1.2), (5e-5, [(1, 16), (1, 32), (2, 32)], 2.0), (1e-2, [(1, 16)], 2.0),
+])
+def test_a_measurement_is_the_best_after_a_warm_up_and_ends_in_time(sliced, monkeypatch, cost, shapes, best):
+    """By a clock of our own: a pixel takes ``cost`` s in bf16, twice as many in fp32, and twice that in a warm-up."""
+    clock, seen = [0.0], []
+
+    def seconds_of(_, image, name):
+        passes = seen.count((len(image), image.shape[2], name))
+        seen.append((len(image), image.shape[2], name))
+        taken = image[:, 0].numel() * cost * {"fp32": 2, "bf16": 1}[name] * (2.0, 1.3, 1.2)[passes]
+        clock[0] += taken
+        return taken
+
+    monkeypatch.setattr(precision, "seconds_of", seconds_of)
+    monkeypatch.setattr(precision.time, "thread_time", lambda: clock[0])
+    meta = read_meta(sliced)
+    found = precision.measure_precisions(SMALL, meta)
+    assert found == pytest.approx({"fp32": 2 * best * cost * meta.size**2, "bf16": best * cost * meta.size**2})
+    assert list(dict.fromkeys(shape[:2] for shape in seen)) == shapes and (clock[0] <= 2 or len(seen) == 2)
+
+
 @pytest.mark.parametrize(("batch_size", "size", "multiple", "batches"), [
     (8, 64, 8, [(1, 32), (1, 64), (2, 64), (4, 64), (8, 64)]), (6, 40, 8, [(1, 40), (2, 40), (4, 40), (6, 40)]),
     (1, 64, 8, [(1, 32), (1, 64)]), (4, 32, 32, [(2, 32), (4, 32)]), (2, 16, 8, [(1, 16), (2, 16)]),

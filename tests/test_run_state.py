@@ -160,6 +160,14 @@ def test_a_state_that_is_refused_changes_nothing(trainer, state, tmp_path):
     assert trainer.log == [] and not trainer.optimiser.state
 
 
+def test_a_count_is_a_whole_number_that_a_float_holds():
+    for count in (0, 1, 2**53 - 1):
+        check_like(count, 0, "n_steps")
+    for found in (-1, 2**53, 1.0, True, "1"):
+        with pytest.raises(ValueError, match="as its n_steps"):
+            check_like(found, 0, "n_steps")
+
+
 def test_words_and_switches_are_the_very_ones():
     check_like({"mode": "max", "nesterov": True, "none": None}, {"mode": "max", "nesterov": True, "none": None}, "rate")
     for found, said in (("min", "'min' as its rate"), (1, "1 as its rate"), (None, "None as its rate")):

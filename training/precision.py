@@ -97,7 +97,7 @@ def measure(network: torch.nn.Module, settings: Settings, meta: Meta) -> dict[st
     begun, pixels, best = time.thread_time(), 0, {"fp32": 0.0, "bf16": 0.0}
     for n_slices, size in growing_batches(settings.batch_size, meta.size, multiple):
         image = torch.rand(n_slices, len(meta.modalities), size, size).to(memory_format=torch.channels_last)
-        expected = sum(best.values()) * image[:, 0].numel() / max(pixels, 1)
+        expected = sum(best.values()) * n_slices * size**2 / max(pixels, 1)
         rounds: list[dict[str, float]] = []
         while len(rounds) < ROUNDS and time.thread_time() - begun + expected * max(1, 2 - len(rounds)) < AT_MOST:
             rounds.append({name: seconds_of(network, image, name) for name in best})
@@ -106,7 +106,7 @@ def measure(network: torch.nn.Module, settings: Settings, meta: Meta) -> dict[st
             break
         # The first round warms up.
         best = {name: min(seconds[name] for seconds in rounds[1:] or rounds) for name in best}
-        pixels = image[:, 0].numel()
+        pixels = n_slices * size**2
     return {name: seconds * meta.size**2 / pixels for name, seconds in best.items()}
 
 
