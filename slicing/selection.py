@@ -13,7 +13,7 @@ from slicing.options import Options
 from utils import InputError, progress
 
 
-def select(cases: Sequence[Case], options: Options) -> list[Case]:
+def select(cases: Sequence[Case], options: Options) -> Sequence[Case]:
     """The cases of the wanted classes whose foreground takes less than ``max_share`` of the image."""
     if options.classes is not None:
         # A case of no known class stays: BraTS 2021 does not say which tumours are of high grade.
@@ -28,7 +28,7 @@ def select(cases: Sequence[Case], options: Options) -> list[Case]:
         raise InputError(f"{options.source}: expected cases of --classes {' '.join(options.classes or ())}, found none")
     if not cases:
         raise InputError(f"{options.source}: expected images below --max-share {options.max_share}, found none")
-    return list(cases)
+    return cases
 
 
 def foreground_share(raw: RawDataset, case: Case) -> float:

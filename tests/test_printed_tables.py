@@ -107,7 +107,7 @@ def test_interval_and_difference_are_printed_with_the_digits_of_the_metric(tmp_p
         assert 1 < low / scale(row["metric"]) < 1.625 < high / scale(row["metric"]) < 2.25
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 40, 2**22])
+@pytest.mark.parametrize("chunk", [1, 7, 130, 2**22])
 def test_all_permutations_and_resamples_count_however_many_are_held_at_a_time(monkeypatch, chunk):
     monkeypatch.setattr(statistics, "CHUNK", chunk)
     few = 500

@@ -299,6 +299,19 @@ def test_two_masks_without_a_spacing_are_of_one_shape(pair):
         read_pair(pair(label[..., :5], label), None)
 
 
+@pytest.mark.parametrize("spaced", ["prediction", "reference"])
+def test_the_spacing_is_that_of_the_mask_that_has_one(tmp_path, spaced):
+    label = blobs(0)[..., :1]
+    for name in ("prediction", "reference"):
+        if name == spaced:
+            save_nifti(tmp_path / f"{name}.nii.gz", label, SPACING)
+        else:
+            np.save(tmp_path / f"{name}.npy", label)
+    ((pair,), _) = find_pairs(*(next(tmp_path.glob(f"{name}.*")) for name in ("prediction", "reference")))
+    found = read_pair(pair, None)
+    assert found.spacing == pytest.approx(SPACING) and found.unit == "mm"
+
+
 def test_slices_have_a_distance_between_them(pair):
     label = blobs(0)
     with pytest.raises(InputError, match="--spacing: expected 3 numbers for .*reference.npy of 6 slices, found 2"):
