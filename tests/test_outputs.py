@@ -274,6 +274,7 @@ def test_one_mask_is_a_file_unless_its_name_is_a_folders(tmp_path):
     for name, is_there in (("mask.png", False), ("notes.txt", True)):
         if is_there:
             (tmp_path / name).touch()
-        with pytest.raises(InputError, match=f"--out: expected a folder or a file named .nii or .nii.gz, found .*{name}"):
+        said = f"--out: expected a folder or a file named .nii or .nii.gz, found .*{name}"
+        with pytest.raises(InputError, match=said):
             output_paths(tmp_path / name, ["a"], "--out", endings)
     assert output_paths(tmp_path / "masks", ["a"], "--out", endings) == {"a": tmp_path / "masks" / "a.nii.gz"}
