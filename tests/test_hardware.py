@@ -13,11 +13,10 @@ from environment import cores
 from losses import CONTOUR_LOSSES, REGION_LOSSES, Objective
 from networks import parameter_bytes
 from sliced_data.meta import read_meta
-from training import interrupts, session
+from training import session
 from training.compilation import Compiled
 from training.settings import PAPER
 from training.trainer import Trainer, batches
-from utils import StoppedError
 
 
 @pytest.fixture
@@ -200,13 +199,6 @@ def test_a_run_without_room_for_its_network_does_not_begin(sliced, tmp_path, mon
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(session, "free_memory", lambda device: needed)
     assert call(train, *asked, monkeypatch=monkeypatch) == 0
-
-
-def test_other_errors_are_not_about_memory():
-    with pytest.raises(RuntimeError, match="a bug"), interrupts.memory_advice("less"):
-        raise RuntimeError("a bug")
-    with pytest.raises(StoppedError, match="less"), interrupts.memory_advice("less"):
-        raise MemoryError
 
 
 def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is(sliced, tmp_path, monkeypatch, capsys):
