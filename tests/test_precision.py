@@ -106,6 +106,14 @@ def test_a_home_that_cannot_be_written_changes_nothing(sliced, tmp_path, monkeyp
     assert resolved(read_meta(sliced))[0].precision == "bf16"
 
 
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_a_gpu_is_not_measured(sliced, monkeypatch, has_bf16):
+    calls = measured(monkeypatch, SLOWER)
+    monkeypatch.setattr(precision, "computes_in_bf16", lambda device: has_bf16 and device.type == "cuda")
+    settings, found = precision.resolve_precision(SMALL, Path("nowhere"), read_meta(sliced), torch.device("cuda"))
+    assert (settings.precision, found, calls) == ("bf16" if has_bf16 else "fp32", None, [])
+
+
 @pytest.mark.parametrize("network", ["unet", "resnet34-unet"])
 def test_a_measurement(sliced, network):
     """Both are positive, no thread count changes, and it ends: at most 2 s of one core, once a pass takes less."""
