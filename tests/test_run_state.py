@@ -11,7 +11,7 @@ from training_runs import SMALL
 import train
 from sliced_data.meta import read_meta
 from training.run_folder import read_settings
-from training.run_state import check_like, check_state
+from training.run_state import check_count, check_like, check_state
 from training.trainer import Trainer
 from utils import InputError
 
@@ -166,6 +166,9 @@ def test_a_count_is_a_whole_number_that_a_float_holds():
     for found in (-1, 2**53, 1.0, True, "1"):
         with pytest.raises(ValueError, match="as its n_steps"):
             check_like(found, 0, "n_steps")
+    check_count(2, "epoch", below=3)
+    with pytest.raises(ValueError, match="3 as its epoch"):
+        check_count(3, "epoch", below=3)
 
 
 def test_words_and_switches_are_the_very_ones():

@@ -52,8 +52,8 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def check_count(found: object, name: str) -> None:
-    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < 2**53:
+def check_count(found: object, name: str, *, below: int = 2**53) -> None:
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < below:
         raise ValueError(f"{found!r:.60} as its {name}")
 
 
