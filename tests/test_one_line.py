@@ -465,8 +465,10 @@ def test_remarks_of_libraries_are_left_out_unless_python_is_asked_for_them(remar
         (StoppedError("no more"), 1, "work.py: error: no more\n"), (InputError("bad"), 2, "work.py: error: bad\n"),
         (BrokenPipeError(), 1, ""), (OSError("no room"), 2, "work.py: error: no room\n"),
         (KeyboardInterrupt("at step 3"), 130, "work.py: at step 3\n"),
+        (InputError("a\n b " + 1996 * "x"), 2, f"work.py: error: a b {1996 * 'x'}\n"),
+        (InputError(2001 * "x"), 2, f"work.py: error: {2000 * 'x'} ...\n"),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:40],
 )
 def test_what_a_commands_end_comes_to(monkeypatch, capsys, ending, code, said):
     assert call(command_that_ends_with(ending), monkeypatch=monkeypatch) == code

@@ -173,8 +173,8 @@ def test_settings_in_which_rows_differ(found):
 
 def test_names_and_values_nested_and_marked():
     assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": {}}) == [("a.b", 1), ("a.c.d", [2]), ("e", {})]
-    values = (None, "x", 0.5, True, ["a", 1])
-    assert [printed_setting(value) for value in values] == ["–", "x", "0.5", "true", '["a", 1]']
+    values = (None, "x", 0.5, True, ["ä", 1])
+    assert [printed_setting(value) for value in values] == ["–", "x", "0.5", "true", '["ä", 1]']
     html = pairs("T", {"lr": 0.1, "width": 8}, ["width"])
     assert "<td>0.1</td>" in html and "<td><mark>8</mark></td>" in html and "<caption>T</caption>" in html
 
