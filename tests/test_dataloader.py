@@ -6,6 +6,7 @@ from raw_files import SLICED_X
 import dataloader
 from boundary_loss.distance import region_wise_map
 from sliced_data.meta import read_meta
+from sliced_data.slices import load_other
 from utils import InputError
 
 
@@ -118,3 +119,13 @@ def test_a_damaged_description_is_named(damaged, change, found):
     change(damaged)
     with pytest.raises(InputError, match=found):
         dataloader.load_slices(read_meta(damaged), "val")
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 300, 300)])
+def test_a_slice_of_another_order_of_bytes_is_read_whole(tmp_path, shape):
+    """Fewer bytes than a header may have, and more."""
+    values = np.random.default_rng(0).random(shape).astype(np.float16)
+    np.save(tmp_path / "a.npy", np.asfortranarray(values))
+    found = np.empty(shape, np.float16)
+    load_other(tmp_path / "a.npy", found)
+    assert np.array_equal(found, values)

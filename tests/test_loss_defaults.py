@@ -31,6 +31,10 @@ EXPECTED = {
     "Tversky of other weights": ({"alpha": 0.9, "beta": 0.2}, np.mean(tversky(0.9, 0.2))),
     # Abraham and Khan 2018: to the power 3/4.
     "FocalTversky": ({}, np.mean(tversky(0.3, 0.7) ** 0.75)),
+    "Tversky smoothed": (
+        {"smooth": 9.0}, np.mean((0.3 * FALSE_P + 0.7 * FALSE_N) / (TRUE_P + 0.3 * FALSE_P + 0.7 * FALSE_N + 9)),
+    ),
+    "Dice smoothed": ({"smooth": 9.0}, 1 - np.mean((2 * TRUE_P + 9) / (2 * TRUE_P + FALSE_P + FALSE_N + 9))),
     "Focal": ({}, focal(2)),
     "Focal of another gamma": ({"gamma": 0.5}, focal(0.5)),
     "Dice": ({}, DICE),

@@ -183,3 +183,14 @@ def test_seeds_of_a_row_agree_in_every_setting(tmp_path, setting):
     change_settings(tmp_path / "gdl" / "seed1", **{setting: other})
     with pytest.raises(InputError, match=f"seed1: expected the settings of seed0, found {setting} "):
         tables.write_table(tmp_path, ["gdl"], "t")
+
+
+@pytest.mark.parametrize(("permutations", "said"), [(63, "63 random"), (64, "all 64"), (65, "all 64")])
+def test_a_comparison_says_which_permutations_it_is_of(tmp_path, permutations, said):
+    """Six cases have 64 patterns of signs."""
+    write_metrics(tmp_path / "gdl" / "seed0", {"lesion": 0 * SIX})
+    write_metrics(tmp_path / "a" / "seed0", {"lesion": SIX})
+    protocol = Protocol("gdl", permutations=permutations)
+    text = comparison.write_comparison(tmp_path, ["a"], "t", protocol=protocol, metrics=["dsc"])
+    assert f"of the absolute mean difference, {said} permutations; p better" in text
+    assert "over 6 validation cases" in text and "over the 1 rows" in text

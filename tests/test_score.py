@@ -360,3 +360,14 @@ def test_a_label_of_another_case_is_empty_in_both_masks(masks, in_this_process):
     empty = rows[-1]
     assert (empty["outcome"], empty["dsc"], empty["hd95_mm"]) == ("both_empty", 1.0, 0.0)
     assert (empty["n_ref"], empty["n_pred"], empty["unit"], empty["tolerance_mm"]) == (0, 0, "mm", 3.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0.5], "0.500"), ([0.5, 0.7], "0.600 (0.141)"), ([0.5, np.nan], "0.500 over 1 cases"),
+        ([0.5, 0.7, np.nan], "0.600 (0.141) over 2 cases"), ([np.nan], "none"),
+    ],
+)
+def test_a_mean_says_over_how_many_cases_it_is(values, said):
+    assert scoring.mean_and_sd([{"dsc": value} for value in values], "dsc") == said
