@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from forked import Forked
@@ -14,8 +15,9 @@ from training_runs import SMALL, assert_same_run, run
 import preprocess
 import train
 from environment.locks import exclusive
+from slicing import workers
 from slicing.workers import in_processes
-from utils import InputError, StoppedError
+from utils import InputError, StoppedError, progress
 
 # Two chains at once, of seven sessions and one to the end: six kills each, two of them while a checkpoint is written,
 # and a SIGTERM.
@@ -150,6 +152,27 @@ def kill_itself(number: int) -> int:
     if number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def fail_or_wait(job: tuple[int, Path]) -> None:
+    number, path = job
+    if number:
+        raise InputError("a bad case")
+    time.sleep(3)
+    path.touch()
+
+
+def test_a_bad_case_ends_those_that_are_under_way(tmp_path):
+    with pytest.raises(InputError, match="a bad case"):
+        in_processes(fail_or_wait, [(0, tmp_path / "a"), (1, tmp_path / "b")], workers=2, description="")
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_says_what_is_done(monkeypatch):
+    bars = []
+    monkeypatch.setattr(workers, "progress", lambda **options: bars.append(options) or progress(**options))
+    assert in_processes(kill_itself, [0, 2, 3], workers=2, description="doing things") == [0, 2, 3]
+    assert bars == [{"total": 3, "desc": "doing things", "unit": "case"}]
 
 
 def test_a_killed_worker_is_said():

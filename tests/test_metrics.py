@@ -338,6 +338,9 @@ def test_one_prediction_over_two_lesions_detects_both():
 def test_lesions_of_empty_masks(pred, ref, recall, precision, f1):
     found = metrics.lesion_detection(drawn(pred), drawn(ref))
     assert [found[f"lesion_{name}"] for name in ("recall", "precision", "f1")] == [recall, precision, f1]
+    assert [found[f"n_lesions_{name}"] for name in ("pred", "ref", "detected", "false")] == [
+        pred.count("#"), ref.count("#"), 0, pred.count("#")
+    ]
 
 
 def test_components_hold_by_corners():

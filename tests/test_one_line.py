@@ -128,6 +128,12 @@ def test_arguments_that_are_no_utf8(sliced, results, tmp_path, monkeypatch, caps
     assert not (tmp_path / LATIN).exists()
 
 
+def test_a_row_that_is_no_utf8(results, tmp_path, monkeypatch, capsys):
+    shutil.copytree(results / "gdl", tmp_path / "isles" / LATIN)
+    assert call(evaluate, "curves", tmp_path / "isles", monkeypatch=monkeypatch) == 2
+    assert one_line(capsys.readouterr().err, f"{tmp_path / 'isles'}: row: expected a name in UTF-8, found 'caf")
+
+
 def test_a_case_that_is_no_utf8(tmp_path, monkeypatch, capsys):
     raw = make_nnunet(tmp_path / "raw", cases=("a_1", LATIN))
     assert call(preprocess, "mine", "--layout", "nnunet", "--source", raw, "--dest", tmp_path / "data", "--val", "1",

@@ -5,6 +5,7 @@ import json
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from result_folders import PAPER, case, change_settings, write_run, write_twenty
 
@@ -142,13 +143,24 @@ def test_the_difference_to_the_published_figure_is_beside_it(tmp_path):
 
 def test_below_a_picture_is_what_became_of_the_case(tmp_path):
     cases = [case("hit", 0.5, 4.0), case("miss", 0.0, 30.0, n_pred=0), case("alarm", 0.0, 30.0, n_ref=0),
-             case("nothing", 1.0, 0.0, n_ref=0, n_pred=0)]
+             case("nothing", 1.0, 0.0, n_ref=0, n_pred=0), case("one voxel", 0.5, 1.0, n_ref=1, n_pred=1),
+             case("one missed", 0.0, 9.0, n_ref=1, n_pred=0), case("one found", 0.0, 9.0, n_ref=0, n_pred=1)]
     write_run(tmp_path / "a" / "seed0", cases, {"seed": 0})
     (found,) = runs.find_runs(tmp_path, "a")
     assert [page.scores(found, SimpleNamespace(case_id=name)) for name, *_ in cases] == [
         ["DSC 0.500, HD95 4.0 mm"], ["DSC 0.000, HD95 30.0 mm (missed)"],
-        ["DSC 0.000, HD95 30.0 mm (false alarm)"], ["DSC 1.000, HD95 0.0 mm (both empty)"],
+        ["DSC 0.000, HD95 30.0 mm (false alarm)"], ["DSC 1.000, HD95 0.0 mm (both empty)"], ["DSC 0.500, HD95 1.0 mm"],
+        ["DSC 0.000, HD95 9.0 mm (missed)"], ["DSC 0.000, HD95 9.0 mm (false alarm)"],
     ]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 200), (-3, 1), (50, 51)])
+def test_grey_spans_the_volume_but_for_its_brightest_and_darkest(low, high):
+    values = np.linspace(low, high, 10001, dtype=np.float32)
+    grey = page.to_grey(values.reshape(1, 1, -1)).ravel()
+    assert (grey[0], grey[100], grey[101 + 50]) == (0, 0, 1) and grey[9950:].tolist() == [255] * 51
+    assert grey[5025] in (127, 128) and (np.diff(grey.astype(int)) >= 0).all() and grey.dtype == np.uint8
+    assert page.to_grey(np.full((2, 3, 4), 7.0)).max() == 0
 
 
 def test_distances_of_a_collapsed_row_come_last(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -148,6 +149,20 @@ def test_what_may_differ_is_no_fault(trainer, state):
         put("so_far", None), put("random", "numpy", 2, 624), put(*RATE, 0.0),
     ):
         check_state(change(state), trainer)
+
+
+def test_the_moments_are_those_of_the_optimiser(sliced, stopped, state):
+    """SGD keeps one for each parameter, Adam two and its steps."""
+    settings = replace(read_settings(stopped), optimiser="sgd")
+    sgd = Trainer(settings, read_meta(sliced), torch.device("cpu"))
+    group = {**sgd.optimiser.state_dict()["param_groups"][0], "lr": 0.01}
+    moments = {n: {"momentum_buffer": torch.zeros_like(p)} for n, p in enumerate(sgd.network.parameters())}
+    check_state({**state, "optimiser": {"state": moments, "param_groups": [group]}}, sgd)
+    del moments[1]["momentum_buffer"]
+    with pytest.raises(KeyError, match="momentum_buffer"):
+        check_state({**state, "optimiser": {"state": moments, "param_groups": [group]}}, sgd)
+    with pytest.raises(KeyError, match="momentum_buffer"):
+        check_state(state, sgd)
 
 
 def test_a_state_that_is_refused_changes_nothing(trainer, state, tmp_path):

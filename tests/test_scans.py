@@ -149,6 +149,17 @@ def test_files_without_a_modality_in_their_names_come_in_order(tmp_path):
     assert np.array_equal(DATASETS["wmh"].read_scan(scan)[0], expected) and scan.case_id == "a"
 
 
+def test_the_modality_is_in_a_files_own_name(tmp_path):
+    """Folders above may say others."""
+    raw = make_wmh(tmp_path / "wmh") / "Utrecht" / "0" / "pre"
+    folder = tmp_path / "T1" / "FLAIR scans"
+    folder.mkdir(parents=True)
+    for name in ("FLAIR", "T1"):
+        shutil.copy(raw / f"{name}.nii.gz", folder / f"{name.lower()}.nii.gz")
+    (scan,) = find_scans(DATASETS["wmh"], [folder])
+    assert scan.case_id == "FLAIR scans" and [file.path.name for file in scan.images] == ["flair.nii.gz", "t1.nii.gz"]
+
+
 @pytest.mark.parametrize(
     ("name", "modality"),
     [("FLAIR.nii.gz", "FLAIR"), ("sub-1_flair.nii", "FLAIR"), ("3DT1.nii.gz", None), ("T1_FLAIR.nii", None),

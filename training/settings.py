@@ -121,13 +121,13 @@ class Execution:
 
     data: Path
     out: Path
-    device: str = "auto"
-    resident: str = "auto"
-    detect_anomaly: bool = False
-    snapshot_epochs: tuple[int, ...] = ()   # after how many epochs the weights are kept
-    resume: bool = False
-    check: bool = False
-    encoder_file: Path | None = None
+    device: str
+    resident: str
+    detect_anomaly: bool
+    snapshot_epochs: tuple[int, ...]    # after how many epochs the weights are kept
+    resume: bool
+    check: bool
+    encoder_file: Path | None
 
 
 def flag(name: str) -> str:
