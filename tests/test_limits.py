@@ -1,13 +1,17 @@
 """Numbers beyond what anything can hold, and files of the wrong kind: one line, exit code 2."""
 
+import io
 import json
+import math
 import os
 import platform
 import shutil
 import subprocess
 
+import nibabel as nib
 import pytest
 from commands import evaluate
+from PIL import Image
 from raw_files import call
 from result_folders import case, write_run
 from training_runs import SMALL
@@ -16,6 +20,7 @@ import preprocess
 import train
 import utils
 from environment import provenance
+from raw_data import limits
 from reporting.runs import runs_of_rows
 from utils import InputError, read_json
 
@@ -156,3 +161,14 @@ def test_the_processor_is_what_the_system_calls_it(monkeypatch, said, found):
 
     monkeypatch.setattr(provenance.Path, "read_text", read_text)
     assert provenance.processor() == (found or kind) != ""
+
+
+def test_the_limits_are_beyond_real_data_and_within_a_machines_memory():
+    """CT of 512 x 512 x 2048 as float32 is 2 GiB; a page of 11,585 x 11,585; sidecars and images of 256 MiB."""
+    assert limits.MAX_VOXELS == 512 * 512 * 2048 and limits.MAX_OTHER_BYTES == 256 * 2**20
+    assert math.isqrt(limits.MAX_PIXELS) == 11_585 and math.isqrt(limits.FEW_PIXELS) == 4096
+    blank = io.BytesIO()
+    Image.new("1", (2**14, 2**12)).save(blank, format="PNG", optimize=True)
+    assert 2**26 / len(blank.getvalue()) < limits.PIXELS_PER_BYTE
+    for code, size in limits.NUMBERS.items():
+        assert nib.nifti1.data_type_codes.dtype[code].itemsize == size

@@ -10,7 +10,7 @@ from monai.metrics import compute_average_surface_distance, compute_hausdorff_di
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from boundary_loss import metrics
+from boundary_loss import metrics, surface_distances
 
 DISTANCES = (metrics.hd, metrics.hd95, metrics.hd95_max, metrics.assd)
 SPACINGS = {2: (3.0, 0.7), 3: (0.8, 0.47, 5.0)}
@@ -531,6 +531,20 @@ def test_counts_of_large_images_do_not_overflow():
     both, n_pred, n_ref = metrics.intersection_and_sizes(label, label, 2)
     assert both.tolist() == n_pred.tolist() == n_ref.tolist() == [[0, 90_000], [3_000, 87_000]]
     assert both.dtype == torch.int64
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (4, 5, 6)])
+def test_the_surface_of_a_box_is_its_sides_on_a_device_too(shape):
+    """Distances of a filled array from one voxel within it, both ways, by its coordinates."""
+    box, one = torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    one[(1,) * len(shape)] = True
+    spacing = np.array((1.5, 0.5, 2.0)[: len(shape)])
+    sides = [place for place in np.ndindex(shape) if any(i in (0, n - 1) for i, n in zip(place, shape, strict=True))]
+    expected = sorted(float(np.linalg.norm((np.array(place) - 1) * spacing)) for place in sides)
+    for measure in (surface_distances.surface_distances, surface_distances.device_surface_distances):
+        masks = (box, one) if measure is surface_distances.device_surface_distances else (box.numpy(), one.numpy())
+        there, back = measure(*masks, spacing)
+        assert sorted(there.tolist()) == pytest.approx(expected) and back.tolist() == pytest.approx([expected[0]])
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 20, 33])

@@ -138,18 +138,20 @@ def test_native_metrics_are_medpys_with_the_scans_own_spacing(trained, tmp_path,
 
 
 @pytest.mark.parametrize("case", VAL)
-def test_a_new_scan_gets_the_mask_that_was_measured(trained, tmp_path, monkeypatch, case):
+def test_a_new_scan_gets_the_mask_that_was_measured(trained, tmp_path, capsys, case):
     """predict and `run --space native`: the same preprocessing and network; the mask is neither empty nor full."""
     run = shutil.copytree(trained, tmp_path / "run")
     evaluate.main(["run", str(run), "--device", "cpu", "--space", "native"])
     raw = Path(prediction.load_model(run, "best", torch.device("cpu")).data).parent / "raw"
     where = ("--case", str(raw / "TRAINING" / case), "--out", str(tmp_path / "mask.nii"))
+    capsys.readouterr()
     evaluate.main(["predict", str(run), *where, "--device", "cpu"])
     one, other = (
         np.asarray(nib.load(path).dataobj)
         for path in (run / "predictions_native" / f"{case}.nii.gz", tmp_path / "mask.nii")
     )
     assert one.shape == SCANS[case][0] and np.array_equal(one, other) and 0 < one.mean() < 0.5
+    assert capsys.readouterr().out == f"{tmp_path / 'mask.nii'}: {case}, voxels of lesion {np.count_nonzero(one)}\n"
 
 
 class Everywhere(nn.Module):

@@ -186,6 +186,14 @@ def test_pictures_and_masks_show_x_to_the_right_and_y_up(page, data):
             assert tuple(corner[1] - corner[0]) == (-SHIFT[1], SHIFT[0])       # rows count downwards
 
 
+def test_the_command_says_what_it_has_written(results, capsys):
+    evaluate.main(["report", str(results)])
+    files = [path for path in (results / "report").rglob("*") if path.is_file()]
+    assert sum(path.parent.name == "slices" for path in files) >= 2 + 6     # two cases of three slices each
+    size = sum(len(path.read_bytes()) for path in files) / 2**20
+    assert capsys.readouterr().out == f"{results / 'report' / 'index.html'}: {len(files)} files, {size:.1f} MiB\n"
+
+
 def test_a_report_replaces_the_older_one_whole(results, monkeypatch):
     folder = report_page.write_report(results, ["gdl", "shifted"]).parent
     (folder / "slices" / "99.js").touch()
