@@ -6,7 +6,7 @@ Through the edt package, and by the authors' convention through SciPy.
 from __future__ import annotations
 
 import numpy as np
-import scipy
+import scipy  # whose ndimage, a quarter of a second, loads where it is used first
 from numpy.typing import ArrayLike
 
 from boundary_loss.transform import Spacing, as_array, as_spacing, transform_array

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import scipy
+import scipy  # whose ndimage, a quarter of a second, loads where it is used first
 
 from boundary_loss.metrics import Mask, Spacing, as_masks, as_spacing, distances, dsc_from_counts, on_host
 from boundary_loss.surface_distances import bounding_box

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import scipy
+import scipy  # whose ndimage, a quarter of a second, loads where it is used first
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
