@@ -138,7 +138,7 @@ def run_signs(folder: Path, epochs: Sequence[int], meta: Meta, device: torch.dev
         raise InputError(f"{folder}: expected a run with the region-wise loss over all classes, found {found}")
     num_classes = len(meta.class_names)
     maps = BatchMaps(settings, build_objective(settings, num_classes), num_classes)
-    (val,) = open_parts(meta, ("val",), maps=maps.loaded, convention=settings.distance_map, device=device)
+    (val,) = open_parts(meta, ("val",), maps=maps.loaded, device=device)
     for epoch in progress(epochs, desc=f"{folder.parent.name} {folder.name}", unit="snapshot", leave=False):
         yield snapshot_signs(load_model(folder, snapshot_name(epoch), device), val, maps, settings)
 

@@ -193,7 +193,8 @@ def write_epochs(
             axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), fontsize=7)
         counts = sorted({len(one.dice) for one in found.values()})
         axes[0, 0].set_ylabel("mean validation Dice")
-        explained = f"mean over {'/'.join(map(str, counts))} seeds and the foreground classes; "
+        seeds = f"{'/'.join(map(str, counts))} seed{'' if counts == [1] else 's'}"
+        explained = f"mean over {seeds} and the foreground classes; "
         figure.supxlabel(f"{explained}fluctuation: over the shaded epochs {window[0]} to {window[1]}", fontsize=7)
         return save(figure, results, name)
 

@@ -15,7 +15,9 @@ import preprocess
 import train
 from environment.command import Parser
 from environment.cores import core_count
+from evaluation.metric_catalogue import CATALOGUE
 from raw_data import DATASETS
+from reporting.levels import LEVELS
 from slicing.choices import CONVENTIONS
 from slicing.options import resolve
 from training.settings import PROTOCOLS
@@ -106,6 +108,10 @@ def test_what_a_data_set_is_and_how_it_is_sliced(approved):
             }
         lines += [f"{name} {key} = {value}" for key, value in described("raw", raw).items()] + as_lines(found)
     approved("data_sets.txt", lines)
+
+
+def test_the_columns_of_metrics(approved):
+    approved("metrics.txt", [repr(one) for one in (*CATALOGUE.values(), *LEVELS.values())])
 
 
 def test_the_settings_of_each_protocol(approved):

@@ -1,6 +1,7 @@
 import shutil
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -9,8 +10,9 @@ from raw_files import isles_path, make_isles, make_wmh, save_nifti
 
 from raw_data import DATASETS, LAYOUTS, dataset_of_facts, find_dataset
 from raw_data.dataset import Case
-from raw_data.files import RawFile
+from raw_data.files import RawFile, list_files
 from raw_data.volumes import read_volumes
+from slicing.fingerprint import describe_cases
 from utils import InputError
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "wmh_like"
@@ -77,6 +79,29 @@ def test_isles_old_names_and_junk(tmp_path):
     (root / "ISLES2018_Testing.zip").write_bytes(b"a broken download that nobody needs")
     (case,) = DATASETS["isles"].find_cases(root)
     assert DATASETS["isles"].read_case(case).image.shape == (5, 16, 20, 3)
+
+
+def test_what_a_zip_of_macos_adds_is_no_scan(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("x/a.nii", "__MACOSX/x/a.nii", "__MACOSX/x/._a.nii", "x/._a.nii", "x/.DS_Store", "x/Thumbs.db"):
+            archive.writestr(name, b"")
+    assert list(list_files(tmp_path / "a.zip")) == ["x/a.nii"]
+    assert list(list_files(tmp_path)) == ["x/a.nii", "a.zip"]
+
+
+@pytest.mark.parametrize(("name", "classes", "lines"), [
+    ("isles", [None] * 2, []),
+    ("busi", ["malignant", "benign", "malignant"], ["3 images: 1 benign (33.33%), 2 malignant (66.67%)"]),
+    ("brats", ["HGG", None], ["2 cases: 1 HGG (50.00%)",
+                              "share of the voxels: NCR_NET 2.50% (paper 0.16%), ED 5.00% (paper 0.66%), "
+                              "ET 7.50% (paper 0.26%)"]),
+    ("acdc", [None] * 2, ["share of the voxels: RV 2.50% (paper 1.21%), MYO 5.00% (paper 1.30%), "
+                          "LV 7.50% (paper 1.27%)"]),
+])
+def test_what_a_data_set_consists_of_in_print(name, classes, lines):
+    cases = [SimpleNamespace(image_class=image_class) for image_class in classes]
+    voxels = [{"voxels": [170, 5, 10, 15][: len(DATASETS[name].class_names)]}] * len(cases)
+    assert describe_cases(DATASETS[name], cases, voxels) == lines
 
 
 def test_wmh_old_and_new_layout(tmp_path):

@@ -155,6 +155,17 @@ def test_maps_are_those_of_the_largest_slice(rows, varied, drawn):
         assert len(places) == np.isclose(found, expected.min()).sum()
 
 
+def test_maps_are_those_of_the_last_class(rows, drawn, monkeypatch):
+    label = np.zeros((20, 20), np.uint8)
+    label[4:16, 5:15], label[7:12, 8:11] = 1, 2
+    shown = pictures.Picture("c", label.astype(np.float32), label, label > 2, 3, (20, 20, 5), (1.0, 2.0))
+    monkeypatch.setattr(pictures, "read_picture", lambda *_: shown)
+    figure = drawn(pictures.write_maps, rows, ["gdl"], "t")
+    for axis, kind in zip(figure.axes[1:5], ("ac", "cao", "boundary", "rrw"), strict=True):
+        expected = region_wise_map(label, 3, kind, spacing=(1.0, 2.0))[2][shown.window]
+        assert np.array_equal(np.asarray(axis.images[0].get_array()).T, expected)
+
+
 def test_pictures_say_case_slice_and_figures_of_each_row(rows, drawn):
     figure = drawn(pictures.write_pictures, rows, ["gdl", "ce"], "t", seed=0, baseline="gdl")
     of_run = {

@@ -12,7 +12,14 @@ from training_runs import run
 
 from boundary_loss import CrossEntropy, RegionWise, region_wise_map
 from environment import devices
-from evaluation.gradient_signs import PixelLoss, autograd_gradient, count_negative, equation_2, run_signs
+from evaluation.gradient_signs import (
+    PixelLoss,
+    autograd_gradient,
+    count_negative,
+    equation_2,
+    largest_slice,
+    run_signs,
+)
 from networks import build_network
 from reporting import gradient_signs, simplex
 from sliced_data.meta import read_meta
@@ -288,6 +295,12 @@ def test_the_key_of_the_counts(most, words):
     key = gradient_signs.count_key(most)
     assert [patch.get_label() for patch in key] == words
     assert [patch.get_facecolor()[:3] for patch in key] == [to_rgb(c) for c in gradient_signs.COUNT_COLOURS[: len(key)]]
+
+
+def test_the_slice_that_is_shown_has_the_most_foreground():
+    label = torch.zeros(4, 3, 3, dtype=torch.uint8)
+    label[1, 0, :2], label[2, :, 0], label[3] = 1, 2, 255       # what is ignored is none
+    assert largest_slice(label) == 2
 
 
 def test_at_most_so_many_epochs_are_shown():

@@ -168,9 +168,11 @@ def test_initialisation_is_that_of_segmentation_models_pytorch():
 
 def test_the_first_convolution_of_other_than_rgb_has_the_initialisation_of_torch():
     torch.manual_seed(0)
-    weight = ResNet34UNet(1, 2).encoder.conv1.weight.detach()
+    encoder = ResNet34UNet(1, 2).encoder
+    weight = encoder.conv1.weight.detach()
     bound = 1 / math.sqrt(49)
     assert 0.99 * bound < weight.abs().max() <= bound
+    assert float(encoder.layer3[1].conv2.weight.var()) == pytest.approx(2 / (256 * 9), rel=0.05)    # as beside RGB
 
 
 def import_smp():

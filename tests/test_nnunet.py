@@ -207,6 +207,12 @@ DAMAGES = {
         describe_with(labels={"background": 0, "whole": [1, 2], "core": 2}),
         "found the region whole of [1, 2]; region-based training is not supported",
     ),
+    "labels in words": (
+        describe_with(labels={"background": 0, "gland": "one"}), "expected labels with whole numbers, found gland: one",
+    ),
+    "labels below 0": (
+        describe_with(labels={"background": 0, "gland": -1}), "expected labels with whole numbers, found gland: -1",
+    ),
     "no background": (describe_with(labels={"gland": 1, "lesion": 2}), "expected background 0"),
     "a number twice": (describe_with(labels={"background": 0, "a": 1, "b": 1}), "expected each label and number once"),
     "file ending": (describe_with(file_ending=".mha"), "expected a file_ending of .nii.gz, .nii, .png"),

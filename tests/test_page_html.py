@@ -154,6 +154,20 @@ def test_below_a_picture_is_what_became_of_the_case(tmp_path):
     ]
 
 
+def test_the_channel_that_is_shown_first_is_that_of_the_largest_slice(tmp_path):
+    """Where the lesion is large the second channel shows it, where it is small the first."""
+    mask = np.zeros((3, 16, 16), np.uint8)
+    mask[0, 2:4, 2:4], mask[1, 2:12, 2:9], mask[2, 5:8, 5:8] = 1, 1, 1
+    image = np.random.default_rng(0).random((3, 2, 16, 16), dtype=np.float32)
+    image[[0, 2], 0] += 5 * mask[[0, 2]]
+    image[1, 1] += 5 * mask[1]
+    written = page.write_case(tmp_path, 7, image, [mask, mask], classes=2)
+    assert written["channel"] == 1 and written["areas"] == [4, 70, 9]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "7-0-0.png", "7-0-1.png", "7-0-2.png", "7-1-0.png", "7-1-1.png", "7-1-2.png", "7.js"
+    ]
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 200), (-3, 1), (50, 51)])
 def test_grey_spans_the_volume_but_for_its_brightest_and_darkest(low, high):
     values = np.linspace(low, high, 10001, dtype=np.float32)
@@ -176,6 +190,7 @@ def test_settings_in_which_rows_differ(found):
     assert lines_of(page_html.settings_table(found)) == [
         {"row": ("gdl", None), "lr": ("0.001", None)}, {"row": ("a", None), "lr": ("0.01", None)}
     ]
+    assert "data-type=number" not in page_html.settings_table(found)        # they sort as text
     one = {"gdl": found["gdl"]}
     assert page_html.settings_table(one) == "<p>One row: it has the same settings in all their runs.</p>"
     change_settings(found["a"][0].folder, lr=0.001)

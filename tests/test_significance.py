@@ -49,6 +49,18 @@ def test_random_permutations_are_seeded_and_never_give_zero():
     assert permutation_test(noisy, seed=3) == permutation_test(noisy, seed=3) != permutation_test(noisy, seed=4)
 
 
+def test_the_draws_are_those_of_numpys_generator_of_seed_0():
+    """A p value and an interval are the same tomorrow."""
+    differences = np.random.default_rng(5).normal(0.4, 1, 30)
+    swaps = np.random.default_rng(0).integers(0, 2, (1000, 30), dtype=np.int8)
+    extreme = int((np.abs((1 - 2 * swaps) @ differences) >= abs(differences.sum())).sum())
+    assert 10 < extreme < 990
+    assert permutation_test(differences, permutations=1000) == (extreme + 1) / 1001
+    drawn = np.random.default_rng(0).integers(0, 30, (1000, 30))
+    expected = np.percentile(differences[drawn].mean(axis=1), (2.5, 97.5))
+    assert bootstrap_interval(differences, resamples=1000) == pytest.approx(tuple(expected))
+
+
 def test_p_is_uniform_without_a_difference():
     generator = np.random.default_rng(0)
     p = [permutation_test(generator.normal(0, 1, 10), seed=seed) for seed in range(300)]

@@ -45,6 +45,7 @@ def test_mean_and_sd_over_seeds_beside_the_published_figure(handmade, capsys):
         "NA",
     ]
     assert "no run" in lines["hausdorff"] and "No finished run of hausdorff." in text
+    assert "\n\n\n" not in text      # no remark of a paper that has none
 
 
 def test_a_difference_is_printed_where_settings_and_data_are_the_papers(tmp_path):
