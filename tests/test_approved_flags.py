@@ -4,6 +4,7 @@ What is meant to change: read the difference, then copy the file that the failur
 """
 
 import argparse
+import inspect
 import json
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 from commands import evaluate
 
+import boundary_loss
 import preprocess
 import train
+from boundary_loss import schedules
 from environment.command import Parser
 from environment.cores import core_count
 from evaluation.metric_catalogue import CATALOGUE
@@ -108,6 +111,17 @@ def test_what_a_data_set_is_and_how_it_is_sliced(approved):
             }
         lines += [f"{name} {key} = {value}" for key, value in described("raw", raw).items()] + as_lines(found)
     approved("data_sets.txt", lines)
+
+
+def test_the_librarys_parameters(approved):
+    """What others call, with the defaults that they count on."""
+    found = {name: getattr(boundary_loss, name) for name in boundary_loss.__all__}
+    found |= {f"schedule {name}": schedule for name, schedule in schedules.SCHEDULES.items()}
+    lines = []
+    for name, value in found.items():
+        parameters = inspect.signature(value).parameters.values()
+        lines.append(f"{name}: {', '.join(str(one.replace(annotation=one.empty)) for one in parameters)}")
+    approved("library.txt", lines)
 
 
 def test_the_columns_of_metrics(approved):

@@ -154,6 +154,16 @@ def test_below_a_picture_is_what_became_of_the_case(tmp_path):
     ]
 
 
+def test_the_window_of_a_case_holds_every_mask_of_every_slice():
+    image, used = np.zeros((3, 2, 40, 40), np.float32), np.zeros((3, 40, 40), bool)
+    image[:, :, 15:25, 15:25] = 1
+    used[1, 3, 30] = True
+    rows, columns = page.case_window(image, used)
+    assert rows.start <= 3 and rows.stop >= 25 and columns.start <= 15 and columns.stop > 30
+    smaller = page.case_window(image, used & False)
+    assert smaller[0].start > 3 and smaller[1].stop < 31
+
+
 def test_the_channel_that_is_shown_first_is_that_of_the_largest_slice(tmp_path):
     """Where the lesion is large the second channel shows it, where it is small the first."""
     mask = np.zeros((3, 16, 16), np.uint8)
