@@ -165,6 +165,9 @@ def test_an_ignored_pixel_moves_with_the_label_and_is_in_no_map(batch):
     found = maps.add_to(augment(replace(batch, label=label), "affine", seed=0, epoch=0, step=0))
     ignored = found.label == 255
     assert ignored.any() and torch.equal(found.maps.isnan(), ignored[:, None].expand_as(found.maps))
+    maps = batch_maps(contour="region-wise", ignore_index=255)
+    found = maps.add_to(replace(found, maps=None))
+    assert torch.equal(found.maps.isnan(), ignored[:, None].expand_as(found.maps))
 
 
 @pytest.mark.parametrize("kind", ["flips", "affine"])
@@ -210,6 +213,14 @@ def test_an_augmented_run_resumes_bit_for_bit(sliced, tmp_path, monkeypatch, kin
 def test_maps_of_volumes_cannot_be_made_of_slices(sliced, tmp_path):
     with pytest.raises(InputError, match="--augment affine: expected --maps 2d"):
         run(sliced, tmp_path, "--contour", "boundary", "--augment", "affine", "--maps", "3d")
+
+
+def test_neither_turned_nor_zoomed_is_where_it_was(batch, monkeypatch):
+    """Of draws in the middle of their ranges: no angle, and no zoom since 0.8 and 1.25 are each other's inverse."""
+    monkeypatch.setattr(torch, "rand", lambda shape, dtype, **_: torch.full(shape, 0.5, dtype=dtype))
+    found = rotate_and_zoom(batch, generator_of(0, 0, 0))
+    torch.testing.assert_close(found.image, batch.image)
+    assert torch.equal(found.label, batch.label) and torch.equal(found.spacing, batch.spacing) and found.maps is None
 
 
 def test_angles_and_zooms_are_drawn_alike_to_either_side(monkeypatch):

@@ -10,6 +10,8 @@ from raw_files import BRATS_NAMES, call, make_brats, save_nifti, tree
 
 import preprocess
 from raw_data import DATASETS
+from raw_data.brats import listed_grade
+from raw_data.files import list_files
 from utils import InputError
 
 BRATS = DATASETS["brats"]
@@ -105,6 +107,15 @@ def test_damaged_cases(tmp_path, monkeypatch, capsys, name):
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and "Brats18_2013_2_1: " in error and named in error, error
     assert tree(tmp_path) == before
+
+
+def test_a_list_of_grades_in_another_encoding_is_read(tmp_path):
+    """Of names that no grade depends on."""
+    content = "Grade,Center,BraTS_2020_subject_ID\nHGG,Z\xfcrich,case\nLGG,x,other\nnone,x,third\n".encode("latin-1")
+    (tmp_path / "name_mapping.csv").write_bytes(content)
+    files = list_files(tmp_path)
+    assert [listed_grade(name, files) for name in ("case", "other", "third", "fourth")] == ["HGG", "LGG", None, None]
+    assert listed_grade("case", {}) is None
 
 
 def test_a_damaged_list_of_grades_is_named(tmp_path):

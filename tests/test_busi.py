@@ -15,6 +15,7 @@ from raw_files import call, make_busi, save_png, tree
 import preprocess
 import train
 from raw_data import DATASETS
+from slicing.options import resolve
 from slicing.selection import foreground_share
 from utils import InputError
 
@@ -62,6 +63,9 @@ def test_the_share_of_tumour_and_the_class_choose_images(tmp_path, capsys):
     tumours = slice_busi(root, tmp_path / "tumours", "--classes", "malignant", "benign", "--max-share", "1")
     assert len(tumours) == 5 and not any(case_id.startswith("normal") for case_id in tumours)
     assert "2 cases left out" in capsys.readouterr().out
+    for order in (("benign", "malignant", "normal"), ("normal", "benign", "malignant")):
+        flags = preprocess.parse(["busi", "--source", str(root), "--dest", "d", "--classes", *order])
+        assert resolve(flags).facts()["classes"] is None        # all of them, in whatever order
 
 
 def test_equal_images_are_named_and_kept_on_one_side(tmp_path, capsys):

@@ -62,6 +62,11 @@ def test_another_option_is_named(isles, tmp_path, capsys, flags, named):
     assert tree(tmp_path) == before
 
 
+def test_a_rule_is_named_by_its_file_where_it_has_one():
+    rules = ({"rule": "file", "file": "a.json"}, {"rule": "scan", "file": None}, {})
+    assert [check.describe(rule) for rule in rules] == ["a.json", "scan", None]
+
+
 def test_another_source_is_named_and_a_missing_set_too(isles, tmp_path, capsys):
     assert isles(source=tmp_path) == 2
     assert f"expected --source {tmp_path}, found it made with" in capsys.readouterr().err

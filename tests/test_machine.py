@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from environment import cores, memory, provenance
+from environment import cores, devices, memory, provenance
 
 SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
@@ -79,6 +79,19 @@ def test_memory(machine, files, expected):
 def test_memory_of_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: {"cuda:1": (300, 400)}[str(device)])
     assert memory.free_memory(torch.device("cuda:1")) == 300
+
+
+def test_deterministic_algorithms_are_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    devices.use_deterministic_algorithms()
+    assert asked == [True] and not torch.backends.cudnn.benchmark
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    devices.use_deterministic_algorithms()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
 def test_provenance_is_what_python_says(monkeypatch):

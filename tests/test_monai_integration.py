@@ -64,6 +64,8 @@ def test_one_hot_labels_other_keys_kinds_and_ignored_voxels():
     label[0, 0, 0] = 255
     phi = SignedDistanceMapd("label", num_classes=3, ignore_index=255)(item(label))["label_phi"]
     assert phi[:, 0, 0, 0].isnan().all() and not phi[:, 1:].isnan().any()
+    rrw = SignedDistanceMapd("label", num_classes=3, ignore_index=255, kind="rrw")(item(label))["label_phi"]
+    assert rrw[:, 0, 0, 0].isnan().all() and not rrw[:, 1:].isnan().any()
 
 
 @pytest.mark.parametrize("lazy", [False, True])

@@ -25,9 +25,10 @@ from result_folders import case, write_run
 
 import preprocess
 import train
-from environment import provenance, stops
+from environment import provenance, startup, stops
 from environment.streams import drop
-from raw_data.files import list_files
+from raw_data.files import RawFile, list_files
+from raw_data.nifti import open_nifti
 from utils import InputError, StoppedError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +81,23 @@ def test_a_stop_while_modules_are_imported(sliced, results, tmp_path, command, s
     assert err == f"{Path(command).name}: interrupted\n"
 
 
+@pytest.mark.parametrize("name", ["preprocess", "__main__"])
+def test_only_a_command_of_its_own_takes_over_streams_and_stops(monkeypatch, name):
+    taken = []
+    monkeypatch.setattr(startup, "repair_streams", lambda: taken.append("streams"))
+    monkeypatch.setattr(startup, "leave_at_once", lambda: taken.append("stops"))
+    startup.begin(name)
+    assert taken == (["streams", "stops"] if name == "__main__" else [])
+
+
+def test_help_shows_the_defaults_that_say_something(capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(["run", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "(default: best)" in words and "(default: 2.0)" in words
+    assert "(default: None)" not in words and "(default: False)" not in words
+
+
 def test_a_child_that_a_library_forks_ends_at_a_sigterm_and_leaves_ctrl_c_to_its_parent(monkeypatch):
     forks, answers = [], {}
     monkeypatch.setattr(os, "register_at_fork", lambda **hooks: forks.append(hooks))
@@ -126,6 +144,40 @@ def test_arguments_that_are_no_utf8(sliced, results, tmp_path, monkeypatch, caps
     assert call(module, *arguments, monkeypatch=monkeypatch) == 2
     assert one_line(capsys.readouterr().err, "expected a name in UTF-8", "caf")
     assert not (tmp_path / LATIN).exists()
+
+
+def change_header(change):
+    def make(content):
+        header = nib.Nifti1Header(content[:348], check=False)
+        change(header)
+        return header.binaryblock + content[348:]
+
+    return make
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda content: content[:300], "a: expected a whole NIfTI file, found 300 bytes in .*a.nii$"),
+    (lambda content: content[:360], "a: expected a whole NIfTI file of 412 bytes, found 360 in .*a.nii$"),
+    (lambda content: b"XXXX" + content[4:],
+     "a: expected a whole NIfTI file, found another header in .*a.nii$"),
+    (change_header(lambda header: header.__setitem__("datatype", 32)),
+     "a: expected a whole NIfTI file, found voxels of the data type 32, which are no real numbers in .*a.nii$"),
+    (change_header(lambda header: header.__setitem__("vox_offset", -1)),
+     "a: expected a whole NIfTI file, found voxels that begin at byte -1 in .*a.nii$"),
+    (change_header(lambda header: header["pixdim"].__setitem__(slice(1, 4), (1, 0, 1))),
+     r"a: expected a positive spacing of at most 1 m, found \(1.0, 0.0, 1.0\) in .*a.nii$"),
+    (change_header(lambda header: header["pixdim"].__setitem__(slice(1, 4), (1, 1, 1001))),
+     r"a: expected a positive spacing of at most 1 m, found \(1.0, 1.0, 1001.0\) in .*a.nii$"),
+    (change_header(lambda header: header["dim"].__setitem__(slice(0, 3), (2, 3, 20))),
+     r"a: expected a 3-D volume, found shape \(3, 20\) in .*a.nii$"),
+])
+def test_a_nifti_file_is_refused_in_words(tmp_path, change, said):
+    path = tmp_path / "a.nii"
+    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.uint8), np.eye(4)), path)
+    open_nifti("a", RawFile(path))
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(InputError, match=said):
+        open_nifti("a", RawFile(path))
 
 
 def test_a_row_that_is_no_utf8(results, tmp_path, monkeypatch, capsys):

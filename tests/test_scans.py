@@ -149,6 +149,24 @@ def test_files_without_a_modality_in_their_names_come_in_order(tmp_path):
     assert np.array_equal(DATASETS["wmh"].read_scan(scan)[0], expected) and scan.case_id == "a"
 
 
+def test_a_new_scan_of_nothing_but_a_label_has_none_of_its_files(tmp_path):
+    raw = make_isles(tmp_path / "raw", ("case_1",))
+    folder = raw / "TRAINING" / "case_1"
+    for name in ("CT", "CT_CBF", "CT_CBV", "CT_MTT"):
+        isles_path(raw, "case_1", name).unlink()
+    with pytest.raises(InputError, match="case_1: expected a file of each of CT, CT_CBF, .*, found CT_Tmax$"):
+        find_scans(DATASETS["isles"], [folder])
+    isles_path(raw, "case_1", "CT_Tmax").unlink()
+    with pytest.raises(InputError, match="case_1: expected a file of each of CT, CT_CBF, .*, found none$"):
+        find_scans(DATASETS["isles"], [folder])
+
+
+def test_images_of_a_folder_are_scans_and_nothing_else_in_it(tmp_path):
+    for name in ("a.png", "b.png", "b_mask.png", "b_mask_1.png", "notes.txt", "c.jpg"):
+        (tmp_path / name).touch()
+    assert [scan.case_id for scan in find_scans(DATASETS["busi"], [tmp_path])] == ["a", "b"]
+
+
 def test_the_modality_is_in_a_files_own_name(tmp_path):
     """Folders above may say others."""
     raw = make_wmh(tmp_path / "wmh") / "Utrecht" / "0" / "pre"

@@ -12,7 +12,7 @@ from raw_files import call, save_nifti
 
 from boundary_loss import lesion_detection, lesion_scores
 from evaluation import scoring
-from evaluation.mask_files import as_integers, find_pairs, masks_in, read_pair
+from evaluation.mask_files import as_integers, find_pairs, masks_in, read_npy, read_pair
 from evaluation.scoring import ScoreOptions
 from raw_data.files import RawFile
 from utils import InputError
@@ -318,6 +318,31 @@ def test_slices_have_a_distance_between_them(pair):
         read_pair(pair(label, label), (1.0, 2.0))
     assert read_pair(pair(label, label), (1.0, 2.0, 3.0)).spacing == (1.0, 2.0, 3.0)
     assert read_pair(pair(label[..., 0], label[..., 0]), (1.0, 2.0)).spacing == (1.0, 2.0, 1.0)
+
+
+@pytest.mark.parametrize("values", [np.zeros(3, np.uint8), np.zeros((2, 2, 2, 2), np.uint8)])
+def test_an_array_is_a_slice_or_a_volume_of_numbers(tmp_path, values):
+    np.save(tmp_path / "a.npy", values)
+    said = r"a: expected an array \(X, Y\) or \(X, Y, Z\) of labels, found .* in .*a.npy"
+    with pytest.raises(InputError, match=said):
+        read_npy("a", RawFile(tmp_path / "a.npy"))
+
+
+def test_an_array_is_whole(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((3, 4), np.uint8))
+    content = (tmp_path / "a.npy").read_bytes()
+    for damaged in (content[:-1], content + b"0"):
+        (tmp_path / "a.npy").write_bytes(damaged)
+        with pytest.raises(InputError, match=r"a: expected an array"):
+            read_npy("a", RawFile(tmp_path / "a.npy"))
+
+
+def test_two_masks_lie_in_the_same_way(tmp_path):
+    for name, affine in (("a", np.diag([1, 1, 2, 1.0])), ("b", np.diag([-1, 1, 2, 1.0]))):
+        nib.save(nib.Nifti1Image(blobs(0), affine), tmp_path / f"{name}.nii")
+    ((found,), _) = find_pairs(tmp_path / "a.nii", tmp_path / "b.nii")
+    with pytest.raises(InputError, match="expected the orientation of .*b.nii, LAS, found RAS in .*a.nii"):
+        read_pair(found, None)
 
 
 @pytest.mark.parametrize(

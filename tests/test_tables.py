@@ -48,6 +48,25 @@ def test_mean_and_sd_over_seeds_beside_the_published_figure(handmade, capsys):
     assert "\n\n\n" not in text      # no remark of a paper that has none
 
 
+def test_a_row_without_a_run_has_its_published_figure(handmade):
+    tables.write_table(handmade, ["gdl", "gdl-hausdorff"], "t")
+    row = list(csv.DictReader((handmade / "t.csv").open()))[1]
+    assert [row[name] for name in ("row", "dsc", "published_dsc", "published_hd95_mm_sd", "published_source")] == [
+        "gdl-hausdorff", "", "0.582", "1.634", "MedIA 2021"
+    ]
+
+
+def test_results_without_any_run_are_refused(handmade, tmp_path):
+    with pytest.raises(InputError, match="nowhere: expected a folder of results, found nothing; train a row first"):
+        runs.runs_of_rows(tmp_path / "nowhere", ["gdl"])
+    said = "expected an evaluated run of gdl-hausdorff, focal-boundary, found only boundary, focal, gdl$"
+    with pytest.raises(InputError, match=said):
+        runs.runs_of_rows(handmade, ["gdl-hausdorff", "focal-boundary"])
+    said = r"expected rows with an evaluated run \(boundary, focal, gdl\), found nonsense$"
+    with pytest.raises(InputError, match=said):
+        runs.runs_of_rows(handmade, ["gdl", "nonsense"])
+
+
 def test_a_difference_is_printed_where_settings_and_data_are_the_papers(tmp_path):
     write_twenty(tmp_path / "gdl" / "seed0", PAPER)
     text = tables.write_table(tmp_path, ["gdl"], "t")
@@ -289,6 +308,7 @@ def test_pooled_dsc_is_that_of_all_pixels_of_sixteen_images(tmp_path):
     expected = [f1_score(masks[part, 1].ravel(), masks[part, 0].ravel()) for part in (slice(16), slice(16, 20))]
     assert float(row["dsc"]) == pytest.approx(np.mean(expected), abs=1e-12)
     assert "DSC (pooled over 16 cases)" in text and "0.798" in text and row["hd95_mm"] == ""
+    assert text.count(published.published_result("busi", "ce", "tumour", "pooled").remark) == 1
     tables.write_table(tmp_path, ["ce"], "t")
     (mean,) = csv.DictReader((tmp_path / "t.csv").open())
     assert float(mean["dsc"]) == pytest.approx(np.mean([line[2] for line in rows]))

@@ -135,8 +135,10 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 def test_a_pipe_or_too_large_a_description_is_not_read(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
+    before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="pipe is no regular file"):
         utils.open_file(tmp_path / "pipe")
+    assert len(os.listdir("/proc/self/fd")) == before       # it is not left open
     (tmp_path / "a").write_bytes(b"0123456789")
     monkeypatch.setattr(utils, "MAX_BYTES", 10)
     assert utils.read_bytes(tmp_path / "a") == b"0123456789" and stat.S_ISREG(os.stat(tmp_path / "a").st_mode)
