@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +12,7 @@ from raw_files import BRATS_NAMES, call, make_brats, save_nifti, tree
 import preprocess
 from raw_data import DATASETS
 from raw_data.brats import listed_grade
-from raw_data.files import list_files
+from raw_data.files import RawFile, list_files
 from utils import InputError
 
 BRATS = DATASETS["brats"]
@@ -107,6 +108,15 @@ def test_damaged_cases(tmp_path, monkeypatch, capsys, name):
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and "Brats18_2013_2_1: " in error and named in error, error
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(("folder", "grade"), [
+    ("HGG/case", "HGG"), ("data/LGG/case", "LGG"), ("a/b/HGG/case", "HGG"), ("case", None), ("data/HGG", None),
+])
+def test_the_grade_is_a_folder_above_the_case(folder, grade):
+    paths = {name: name for name in (*SEQUENCES, "label")}
+    files = {name: RawFile(Path(name)) for name in paths}
+    assert BRATS.build_case("case", folder, paths, files).image_class == grade
 
 
 def test_a_list_of_grades_in_another_encoding_is_read(tmp_path):

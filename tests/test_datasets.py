@@ -11,6 +11,7 @@ from raw_files import isles_path, make_isles, make_wmh, save_nifti
 from raw_data import DATASETS, LAYOUTS, dataset_of_facts, find_dataset
 from raw_data.dataset import Case
 from raw_data.files import RawFile, list_files
+from raw_data.skipped import describe_skipped
 from raw_data.volumes import read_volumes
 from slicing.fingerprint import describe_cases
 from utils import InputError
@@ -79,6 +80,18 @@ def test_isles_old_names_and_junk(tmp_path):
     (root / "ISLES2018_Testing.zip").write_bytes(b"a broken download that nobody needs")
     (case,) = DATASETS["isles"].find_cases(root)
     assert DATASETS["isles"].read_case(case).image.shape == (5, 16, 20, 3)
+
+
+@pytest.mark.parametrize(("skipped", "said"), [
+    ({}, ""),
+    ({"x": "x/a.nii"}, "skipped 1 folder with images but no case of the layout L: x/a.nii"),
+    ({"a.nii": "a.nii"}, "skipped 1 image but no case of the layout L: a.nii"),
+    ({"x": "x/a.nii", "y": "y/b.nii", "c.nii": "c.nii"},
+     "skipped 2 folders with images and 1 image but no case of the layout L: x/a.nii, y/b.nii, c.nii"),
+    ({name: name for name in "abcd"}, "skipped 4 images but no case of the layout L: a, b, c, ..."),
+])
+def test_what_was_skipped_is_said(skipped, said):
+    assert describe_skipped(skipped, "L") == said
 
 
 def test_what_a_zip_of_macos_adds_is_no_scan(tmp_path):

@@ -246,6 +246,19 @@ def test_bad_input_raises_one_clear_line(call, message):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 9, 11), (2, 2, 5, 6, 4)])
+def test_maps_by_the_authors_on_a_device_are_those_of_the_host(shape):
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.rand(shape, generator=generator) < 0.4
+    masks[0, 0], masks[0, 1] = False, True
+    ignored = torch.rand((shape[0], 1, *shape[2:]), generator=generator) < 0.2
+    spacing = (1.0,) * (len(shape) - 2)
+    for without in (None, ignored):
+        clear = masks if without is None else masks & ~without
+        host = batch_maps.authors_distances(clear, spacing, without)
+        torch.testing.assert_close(batch_maps._authors_on_device(clear, spacing, without), host)
+
+
 def test_an_ignored_voxel_is_on_no_side_of_a_boundary():
     """Its own distance is 0; that of the others is to the voxels of the other side that are known."""
     mask, ignored = torch.zeros(1, 1, 9, dtype=torch.bool), torch.zeros(1, 1, 9, dtype=torch.bool)

@@ -29,6 +29,7 @@ from environment import provenance, startup, stops
 from environment.streams import drop
 from raw_data.files import RawFile, list_files
 from raw_data.nifti import open_nifti
+from training.checkpoints import read_checkpoint
 from utils import InputError, StoppedError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,6 +154,18 @@ def change_header(change):
         return header.binaryblock + content[348:]
 
     return make
+
+
+def test_a_checkpoint_that_is_larger_than_its_file_is_not_read(tmp_path):
+    """torch compresses none; others may make gigabytes of a few bytes."""
+    torch.save({"a": torch.zeros(10_000)}, tmp_path / "a.pt")
+    read_checkpoint(tmp_path / "a.pt", torch.device("cpu"))
+    with zipfile.ZipFile(tmp_path / "a.pt") as whole, zipfile.ZipFile(tmp_path / "b.pt", "w") as made:
+        for name in whole.namelist():
+            made.writestr(name, whole.read(name), zipfile.ZIP_DEFLATED)
+    size = (tmp_path / "b.pt").stat().st_size
+    with pytest.raises(InputError, match=f"b.pt: expected a whole checkpoint, found more than its {size} bytes"):
+        read_checkpoint(tmp_path / "b.pt", torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("change", "said"), [

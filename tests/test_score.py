@@ -257,6 +257,20 @@ def test_a_prediction_without_a_reference_is_said(masks, monkeypatch, capsys):
     assert "a: a prediction without a reference, left out" in printed and "label 1, 2 cases" in printed
 
 
+def test_what_has_no_partner_is_named_in_order(tmp_path):
+    for folder, names in (("pred", "febda"), ("ref", "ba")):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f"{name}.npy").touch()
+    pairs, left_out = find_pairs(tmp_path / "pred", tmp_path / "ref")
+    assert [pair.case_id for pair in pairs] == ["a", "b"] and left_out == ["d", "e", "f"]
+    with pytest.raises(InputError, match="expected a mask for each of .*pred, found none for d, e, f$"):
+        find_pairs(tmp_path / "ref", tmp_path / "pred")
+    (tmp_path / "pred" / "c.npy").touch()
+    with pytest.raises(InputError, match="found none for c, d, e and others$"):
+        find_pairs(tmp_path / "ref", tmp_path / "pred")
+
+
 def test_what_is_no_mask_is_named(tmp_path):
     save_nifti(tmp_path / "a.nii.gz", blobs(0), SPACING)
     (tmp_path / "notes.txt").write_text("mine")

@@ -315,6 +315,13 @@ def test_pooled_dsc_is_that_of_all_pixels_of_sixteen_images(tmp_path):
     assert abs(float(mean["dsc"]) - float(row["dsc"])) > 0.01
 
 
+def test_pooled_images_without_any_tumour_agree():
+    table = pd.DataFrame({"n_ref": [0] * 20, "n_pred": [0] * 20, "dsc": [1.0] * 20})
+    assert tables.pooled_dsc(table) == 1.0
+    table.loc[17] = (8, 4, 0.5)
+    assert tables.pooled_dsc(table) == pytest.approx((1.0 + 0.5) / 2)
+
+
 def f1_score(reference, prediction):
     true_positives = (reference & prediction).sum()
     precision, recall = true_positives / prediction.sum(), true_positives / reference.sum()
