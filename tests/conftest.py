@@ -5,6 +5,7 @@ import shutil
 import signal
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,12 +18,15 @@ from varied_data import SCANS, VAL, make_three_classes, make_varied, split_file
 import dataloader
 import preprocess
 import train
+from environment import devices
 from training.epoch_totals import EpochTotals
 
 # Small tensors: a second thread costs more than it brings, and far more where the cores are shared.
 torch.set_num_threads(1)
 # The same for the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Runs compute alike whatever processor tests them, and none waits for a measurement.
+devices.CPUINFO = Path(os.devnull)
 # What is measured for --precision auto is kept for other runs of a user: here, of this worker.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)

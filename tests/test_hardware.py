@@ -229,4 +229,4 @@ def test_another_error_of_a_backward_pass_is_no_anomaly(sliced, tmp_path, monkey
 
     monkeypatch.setattr(torch.Tensor, "backward", backward)
     with pytest.raises(RuntimeError, match="a bug"):
-        train.main(["--data", str(sliced), "--out", str(tmp_path / "run"), *SMALL])
+        train.main(["--data", str(sliced), "--out", str(tmp_path / "run"), *SMALL, "--precision", "fp32"])

@@ -33,7 +33,7 @@ from training.checkpoints import read_checkpoint
 from utils import InputError, StoppedError
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ("--width", "16", "--epochs", "1", "--batch-size", "4", "--device", "cpu")
+SMALL = ("--width", "16", "--epochs", "1", "--batch-size", "4", "--device", "cpu", "--precision", "fp32")
 
 
 def start(*arguments, **options) -> subprocess.Popen:
