@@ -133,5 +133,8 @@ def test_convergence(tmp_path, looks_right):
         write_run(tmp_path / row / f"seed{seed}", [case("a", 0.5, 3.0)], {"seed": seed, "epochs": 6, **settings[row]})
     write_logs(tmp_path, courses)
     convergence.write_convergence(tmp_path, list(maps), "convergence", baseline="rrw")
+    for end in (".md", ".tex"):
+        found = tmp_path / f"convergence{end}"
+        assert found.read_text() == (APPROVED / found.name).read_text(), f"{found} is not like {APPROVED / found.name}"
 
 
