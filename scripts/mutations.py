@@ -75,7 +75,7 @@ def changed_call(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
     if name in UNWRAPPED and field == "id" and len(node.args) == 1:
         yield "call removed", node.args[0]
     for i in range(len(node.keywords)):
-        if node.keywords[i].arg not in ("help", "strict"):
+        if not is_left_alone(node.keywords[i]):
             yield "argument dropped", like(node, keywords=node.keywords[:i] + node.keywords[i + 1 :])
     plain = not any(isinstance(argument, ast.Starred) for argument in node.args)
     for i in range(len(node.args) - 1 if plain and name not in COMMUTATIVE else 0):
@@ -148,7 +148,7 @@ def is_left_alone(node: ast.AST) -> bool:
             return True
         case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Compare(left=ast.Name(id="__name__"))):
             return True
-        case ast.keyword(arg="help" | "description"):
+        case ast.keyword(arg="help" | "description" | "strict"):
             return True
     return False
 

@@ -109,15 +109,18 @@ def test_simplex(tmp_path, looks_right):
 def test_gradient_signs(tmp_path, three_classes, looks_right):
     meta, _ = runs_on(tmp_path, three_classes, ("rw-boundary", "rrw"), seeds=(0, 1))
     counts = np.arange(32 * 32).reshape(32, 32) // 90 % 4
-    pixels = np.array([[900, 90, 10], [90, 9, 1], [900, 90, 10]])
+    pixels = np.array([[900, 90, 10], [80, 15, 5], [900, 60, 40]])
     found = {
         row: [
             (run, [Signs(epoch, *pixels * (epoch, 1, run.seed + 1 + 3 * number), (counts + run.seed) % (3 - number))
-                   for epoch in (1, 2, 4)])
+                   for epoch in (1, 2, 4, 8, 16)])
             for run in find_runs(tmp_path, row)
         ]
         for number, row in enumerate(("rw-boundary", "rrw"))
     }
+    runs = {row: [run for run, _ in every] for row, every in found.items()}
+    text = gradient_signs.write_table(tmp_path, "signs", found, runs)
+    assert text == (tmp_path / "signs.md").read_text() == (APPROVED / "signs.md").read_text()
     gradient_signs.write_maps(tmp_path, "sign-maps", found, meta)
     gradient_signs.write_curves(tmp_path, "sign-curves", found)
 

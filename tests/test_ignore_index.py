@@ -121,6 +121,17 @@ def test_an_image_that_is_ignored_whole_is_as_one_that_is_not_there(name, activa
     assert not values[2].any() and values[:2].isfinite().all() and not values[2:].isnan().any()
 
 
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_a_class_of_a_one_hot_label_may_be_the_ignored_one(images):
+    """However many images there are: voxels of class 2 are as if marked with a number that is none."""
+    generator = torch.Generator().manual_seed(images)
+    logits = torch.randn(images, 3, 6, 7, generator=generator, dtype=torch.float64)
+    label = torch.randint(0, 3, (images, 6, 7), generator=generator)
+    expected = losses.CrossEntropy(ignore_index=255)(logits, label.masked_fill(label == 2, 255))
+    target = one_hot(label, 3).movedim(-1, 1)
+    assert losses.CrossEntropy(ignore_index=2)(logits, target).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
 @pytest.mark.parametrize("name", ["dice", "tversky", "focal-tversky", "exp-log"])
 def test_an_image_ignored_whole_is_0_without_smoothing_too(name):
     logits, target, _ = case(name, "softmax", SHAPES["2d"])
