@@ -56,6 +56,8 @@ def test_the_draws_are_those_of_numpys_generator_of_seed_0():
     extreme = int((np.abs((1 - 2 * swaps) @ differences) >= abs(differences.sum())).sum())
     assert 10 < extreme < 990
     assert permutation_test(differences, permutations=1000) == (extreme + 1) / 1001
+    assert permutation_test(differences) == permutation_test(differences, permutations=10_000)
+    assert bootstrap_interval(differences) == bootstrap_interval(differences, resamples=10_000)
     drawn = np.random.default_rng(0).integers(0, 30, (1000, 30))
     expected = np.percentile(differences[drawn].mean(axis=1), (2.5, 97.5))
     assert bootstrap_interval(differences, resamples=1000) == pytest.approx(tuple(expected))
