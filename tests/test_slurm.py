@@ -18,7 +18,7 @@ ROWS = {
     "long": f"--region gdl --epochs {EPOCHS}",
     **{name: f"--region {name} --epochs 1" for name in ("gdl", "focal", "dice", "ce", "tversky")},
 }
-FLAGS = "--width 2 --batch-size 2"
+FLAGS = "--width 2 --batch-size 2 --precision fp32"
 VARIABLES = (
     "RAW=raw/isles", "SLICE_ARGS=--size 32 --val 1", f"ARGS={FLAGS}", "BASELINE=long",
     *(f"ROW_{row}={flags}" for row, flags in ROWS.items()), f"TABLE_six={' '.join(ROWS)}",

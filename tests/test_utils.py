@@ -27,22 +27,6 @@ def test_json_that_no_file_of_ours_could_hold_again_is_refused(text):
         utils.parse_json(text)
 
 
-def test_nesting_leaves_room_for_more():
-    """What is nested as deep as Python's parser goes could not be written again within a file of ours."""
-    deep = next(depth for depth in range(100, 100_000, 10) if not is_parsed("[" * depth + "]" * depth))
-    json.loads("[" * (deep - 10) + "]" * (deep - 10))
-    with pytest.raises(ValueError, match="nesting without end"):
-        utils.parse_json("[" * deep + "]" * deep)
-
-
-def is_parsed(text):
-    try:
-        utils.parse_json(text)
-    except ValueError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize(("content", "said"), [
     ("[1]", "expected a JSON object, found list"), ("{", "expected a readable JSON file, found "),
     (None, "expected a readable JSON file, found .*No such file"),
