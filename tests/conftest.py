@@ -19,7 +19,6 @@ import dataloader
 import preprocess
 import train
 from environment import devices
-from environment.cores import core_count
 from training.epoch_totals import EpochTotals
 
 # Small tensors: a second thread costs more than it brings, and far more where the cores are shared.
@@ -35,11 +34,6 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 for number in (signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler)
-
-
-def pytest_xdist_auto_num_workers(config):
-    """One more than cores: some tests wait for processes that sleep."""
-    return core_count() + 1
 
 
 @pytest.fixture(scope="session")

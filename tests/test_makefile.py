@@ -11,7 +11,7 @@ import time
 import pytest
 from project_copy import ROOT, copy_project, make, make_phantom, without_make
 
-TINY = ["SLICE_ARGS=--size 32 --val 1", "ARGS=--width 16 --epochs 2", "SEEDS=0"]
+TINY = ["SLICE_ARGS=--size 32 --val 1", "ARGS=--width 16 --epochs 2 --precision fp32", "SEEDS=0"]
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,13 @@ def test_the_other_layout_comes_to_a_row_too(project):
 def test_a_failed_row_is_not_taken_for_a_finished_one(project):
     run = project / "results" / "isles" / "focal" / "seed0"
     arguments = ["isles-focal", "RAW=raw/isles", TINY[0], "SEEDS=0"]
-    failed = make(project, *arguments, "ARGS=--width 16 --epochs 2 --lr 1e30")
+    failed = make(project, *arguments, "ARGS=--width 16 --epochs 2 --precision fp32 --lr 1e30")
     assert failed.returncode == 2 and "expected finite values, found loss" in failed.stderr
     assert not (run / "metrics.csv").exists()
-    refused = make(project, *arguments, "ARGS=--width 16 --epochs 2")
+    refused = make(project, *arguments, "ARGS=--width 16 --epochs 2 --precision fp32")
     assert refused.returncode == 2 and "expected a run with lr 0.001, found one with 1e+30" in refused.stderr
     shutil.rmtree(run)
-    assert make(project, *arguments, "ARGS=--width 16 --epochs 2").returncode == 0 and (run / "metrics.csv").exists()
+    assert make(project, *arguments, "ARGS=--width 16 --epochs 2 --precision fp32").returncode == 0 and (run / "metrics.csv").exists()
 
 
 @pytest.mark.slow
@@ -77,7 +77,7 @@ def test_a_sweep_of_alpha_leaves_a_table_and_curves(project):
         "STRATEGIES": "increase",
         "RAW": "raw/isles",
         "SLICE_ARGS": "--size 32 --val 1",
-        "ARGS": "--width 16 --epochs 2",
+        "ARGS": "--width 16 --epochs 2 --precision fp32",
         "JOBS": "2",
         "RESULTS": "swept",
     }
@@ -356,7 +356,7 @@ def test_the_readmes_example_of_a_data_set_of_your_own(project):
     subprocess.run([*phantom, "--cases", "5", "--slices", "4", "--in-plane", "48"], cwd=project, check=True,
                    capture_output=True)
     start = run.index("make")
-    tiny = ("SLICE_ARGS=--size 32", "ARGS=--width 2 --epochs 1", "SEEDS=0")
+    tiny = ("SLICE_ARGS=--size 32", "ARGS=--width 2 --epochs 1 --precision fp32", "SEEDS=0")
     done = make(project, *run[start + 1 :], *run[:start], *tiny)
     assert done.returncode == 0, done.stderr
     assert "| gdl-boundary | lesion |" in done.stdout
