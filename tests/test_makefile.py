@@ -58,14 +58,14 @@ def test_the_other_layout_comes_to_a_row_too(project):
 @pytest.mark.slow
 def test_a_failed_row_is_not_taken_for_a_finished_one(project):
     run = project / "results" / "isles" / "focal" / "seed0"
-    arguments = ["isles-focal", "RAW=raw/isles", TINY[0], "SEEDS=0"]
-    failed = make(project, *arguments, "ARGS=--width 16 --epochs 2 --precision fp32 --lr 1e30")
+    arguments, flags = ["isles-focal", "RAW=raw/isles", TINY[0], "SEEDS=0"], TINY[1]
+    failed = make(project, *arguments, f"{flags} --lr 1e30")
     assert failed.returncode == 2 and "expected finite values, found loss" in failed.stderr
     assert not (run / "metrics.csv").exists()
-    refused = make(project, *arguments, "ARGS=--width 16 --epochs 2 --precision fp32")
+    refused = make(project, *arguments, flags)
     assert refused.returncode == 2 and "expected a run with lr 0.001, found one with 1e+30" in refused.stderr
     shutil.rmtree(run)
-    assert make(project, *arguments, "ARGS=--width 16 --epochs 2 --precision fp32").returncode == 0 and (run / "metrics.csv").exists()
+    assert make(project, *arguments, flags).returncode == 0 and (run / "metrics.csv").exists()
 
 
 @pytest.mark.slow
