@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from boundary_loss import schedules
 from training.checks import check_settings
 from training.choices import CHOICES
 from training.settings import PAPER
@@ -74,7 +73,3 @@ def test_what_does_not_go_together(settings, said):
 def test_what_goes_together(settings):
     checked = replace(PAPER, **settings)
     assert check_settings(checked) is checked
-
-
-def test_every_schedule_of_a_run_is_one_of_the_registry():
-    assert set(CHOICES["alpha"]) == set(schedules.SCHEDULES)

@@ -62,6 +62,12 @@ def damaged(sliced, tmp_path):
     return shutil.copytree(sliced, tmp_path / "copy")
 
 
+def damage_objects(path):
+    """The header of an array of objects, which only a pickle could hold, and nothing behind it."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": (1,)})
+
+
 def damage_truncate(path):
     path.write_bytes(path.read_bytes()[:100])
 
@@ -79,7 +85,7 @@ def damage_nan(path):
         (damage_truncate, "expected a readable slice"),
         (lambda path: np.save(path, np.zeros((5, 32, 32), np.float32)), "found float32"),
         (lambda path: np.save(path, np.zeros((5, 32, 16), np.float16)), r"found float16 \(5, 32, 16\)"),
-        (lambda path: np.save(path, np.array([{}], dtype=object), allow_pickle=True), "allow_pickle"),
+        (damage_objects, "allow_pickle"),
         (damage_nan, "NaN or infinity"),
     ],
 )

@@ -1,7 +1,6 @@
 """What every command shares: files of text, JSON and CSV up to their limits, names, and words for what is damaged."""
 
 import json
-import math
 import os
 import stat
 
@@ -133,4 +132,3 @@ def test_a_pipe_or_too_large_a_description_is_not_read(tmp_path, monkeypatch):
 
 def test_words_of_earlier_versions():
     assert [utils.current_word(word) for word in ("reference", "authors", "paper")] == ["authors", "authors", "paper"]
-    assert math.log2(utils.MAX_BYTES) >= 20
