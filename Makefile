@@ -224,14 +224,15 @@ papers-demo: ## the same on the generated phantoms, one seed each: 25 minutes on
 .PHONY: clean
 clean: ## remove the generated data sets, their results and caches; never real data, runs or the environment
 	rm -rf $(foreach d,$(DEMOS),data/raw/.$(d).partial* data/$(d) data/.$(d).partial data/.$(d).options data/$(d)-nnunet results/$(d))
-	for d in $(DEMOS); do if [ -e data/.$$d.phantom ]; then rm -rf data/raw/$$d data/.$$d.phantom; fi; done
+	for d in $(DEMOS); do if [ -d data/raw/$$d ] && ls -di data/raw/$$d | cmp -s - data/.$$d.phantom; then rm -rf data/raw/$$d data/.$$d.phantom; fi; done
 	rm -rf .pytest_cache .mypy_cache .ruff_cache __pycache__ */__pycache__ */*/__pycache__
 
 # Phantoms: raw data in the real layouts. The folder gets its name when it is whole.
-# Two makes at once each make their own; the first to end gives it. By its mark `make clean` knows it.
+# Two makes at once each make their own; the first to end gives it. `make clean` knows it by its inode: a
+# folder of the user's in its place is another one.
 $(DATA)/raw/%-demo: | $(READY)
 	@partial=$(DATA)/raw/.$*-demo.partial.$$$$; trap 'rm -rf "$$partial"' EXIT; \
-	$(PY) scripts/phantom.py $* --out "$$partial"; [ -d $@ ] || { : > $(DATA)/.$*-demo.phantom; mv "$$partial" $@; }
+	$(PY) scripts/phantom.py $* --out "$$partial"; [ -d $@ ] || { mv "$$partial" $@; ls -di $@ > $(DATA)/.$*-demo.phantom; }
 
 # What was asked for is kept beside what was made. Where it changes, the commands are asked (--check) whether what is
 # there was made with these options; if not they say so and exit with 2, and nothing passes in silence.

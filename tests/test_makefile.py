@@ -302,7 +302,8 @@ def test_two_makes_at_once_make_one_phantom(project, tmp_path):
     assert [process.returncode for process in both] == [0, 0], errors
     assert os.listdir(tmp_path / "data" / "raw") == ["isles-demo"]
     assert os.listdir(goal) == ["ISLES2018_Training.zip"]
-    assert (tmp_path / "data" / ".isles-demo.phantom").exists()
+    number = os.stat(goal).st_ino
+    assert (tmp_path / "data" / ".isles-demo.phantom").read_text() == f"{number} {goal}\n"
 
 
 def test_clean_leaves_a_demo_that_is_not_the_projects(project):
@@ -312,8 +313,9 @@ def test_clean_leaves_a_demo_that_is_not_the_projects(project):
     raw = project / "data" / "raw"
     for name in ("isles-demo", "wmh-demo"):
         (raw / name).mkdir(parents=True, exist_ok=True)
-    (project / "data" / ".isles-demo.phantom").touch()      # which make writes beside a phantom of its own
-    (project / "data" / ".wmh-demo.phantom").unlink(missing_ok=True)
+    # What make writes of a phantom of its own, and of one that has another folder in its place now.
+    for name, number in (("isles-demo", (raw / "isles-demo").stat().st_ino), ("wmh-demo", 1)):
+        (project / "data" / f".{name}.phantom").write_text(f"{number} data/raw/{name}\n")
     assert make(project, "clean").returncode == 0
     assert mine.exists() and os.listdir(raw) == ["wmh-demo"]
     assert not (project / "data" / ".isles-demo.phantom").exists()
