@@ -1,5 +1,6 @@
 import atexit
 import csv
+import gc
 import os
 import shutil
 import signal
@@ -34,6 +35,12 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 for number in (signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What all the imports have left stays to the end: looking through it for garbage took a tenth of the tests' time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
