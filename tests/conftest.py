@@ -62,7 +62,7 @@ def results(sliced, tmp_path_factory):
     for row, contour in (("gdl", "none"), ("gdl-boundary", "boundary")):
         for seed in (0, 1):
             out = root / row / f"seed{seed}"
-            flags = ("--width", "16", "--batch-size", "4", "--device", "cpu", "--epochs", "1", "--seed", str(seed))
+            flags = ("--width", "4", "--batch-size", "4", "--device", "cpu", "--epochs", "1", "--seed", str(seed))
             train.main(["--data", str(sliced), "--out", str(out), "--contour", contour, *flags])
             evaluate.main(["run", str(out), "--device", "cpu"])
     return root

@@ -301,7 +301,7 @@ def test_training_on_damaged_data_makes_no_run(sliced, tmp_path, refuse, name, r
 @pytest.fixture(scope="module")
 def finished(sliced, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished") / "run"
-    train.main(["--data", str(sliced), "--out", str(out), "--width", "16", "--epochs", "1", "--device", "cpu"])
+    train.main(["--data", str(sliced), "--out", str(out), "--width", "4", "--epochs", "1", "--device", "cpu"])
     return out
 
 
@@ -323,11 +323,11 @@ RUNS = {
     "no checkpoint": (lambda run: (run / "best.pt").unlink(), "best.pt: expected a checkpoint, found nothing"),
     "checkpoint truncated": (lambda run: truncate(run / "best.pt"), "best.pt: expected a whole checkpoint"),
     "other settings": (
-        lambda run: replace_text(run / "config.json", '"width": 16', '"width": 32'),
+        lambda run: replace_text(run / "config.json", '"width": 4', '"width": 32'),
         "best.pt: expected a checkpoint of this run",
     ),
     "other width": (
-        lambda run: replace_text(of_earlier_version(run) / "config.json", '"width": 16', '"width": 32'),
+        lambda run: replace_text(of_earlier_version(run) / "config.json", '"width": 4', '"width": 32'),
         "expected the weights",
     ),
     "other data": (

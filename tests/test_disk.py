@@ -36,16 +36,17 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_stops_a_run_that_goes_on_when_there_is_room(sliced, tmp_path, small_disk, monkeypatch, capsys):
-    run(sliced, tmp_path / "whole")
+    wide = ("--width", "16")
+    run(sliced, tmp_path / "whole", *wide)
     # A checkpoint of 15 MB and one of 5: the second last.pt has no room beside the first.
     out = small_disk(30) / "run"
-    code = call(train, "--data", sliced, "--out", out, *SMALL, monkeypatch=monkeypatch)
+    code = call(train, "--data", sliced, "--out", out, *SMALL, *wide, monkeypatch=monkeypatch)
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and f"{out / 'last.pt'}: could not be written" in error
     assert not list(out.glob(".*"))
     assert torch.load(out / "last.pt", weights_only=True)["epoch"] == 0
     small_disk(100, "remount")
-    run(sliced, out, "--resume")
+    run(sliced, out, *wide, "--resume")
     assert_same_run(tmp_path / "whole", out)
 
 

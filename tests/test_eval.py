@@ -15,7 +15,7 @@ from result_folders import change_settings
 import published
 import train
 
-SMALL = ("--width", "16", "--batch-size", "4", "--device", "cpu", "--epochs", "1")
+SMALL = ("--width", "4", "--batch-size", "4", "--device", "cpu", "--epochs", "1")
 
 
 def test_an_unfinished_run_is_not_evaluated(results, tmp_path, monkeypatch, capsys):

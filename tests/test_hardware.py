@@ -153,7 +153,7 @@ def test_deterministic_runs_on_a_gpu_are_equal(sliced, tmp_path, deterministic, 
 @pytest.mark.parametrize("losses", [("gdl", "boundary"), ("gdl", "hausdorff"), ("unet-ce", "none"), ("focal", "none")])
 def test_a_step_on_a_gpu_does_not_wait_for_it(sliced, resident, losses, compiled):
     settings = replace(
-        PAPER, width=16, batch_size=4, region=losses[0], contour=losses[1], compile=compiled, precision="bf16"
+        PAPER, width=4, batch_size=4, region=losses[0], contour=losses[1], compile=compiled, precision="bf16"
     )
     trainer = Trainer(settings, read_meta(sliced), torch.device("cuda"), resident=resident)
     for mode in ("default", "error"):  # the first round compiles and fills the allocator's pools
@@ -183,19 +183,19 @@ def test_memory_that_ran_out_names_the_flags(sliced, tmp_path, monkeypatch, caps
     code = call(train, "--data", sliced, "--out", tmp_path / "run", *SMALL, monkeypatch=monkeypatch)
     error = capsys.readouterr().err
     assert code == 1 and error.count("\n") == 1
-    assert "out of memory; take less than --batch-size 4 or --width 16, or --resident stream" in error
+    assert "out of memory; take less than --batch-size 4 or --width 4, or --resident stream" in error
 
 
 @pytest.mark.parametrize(("optimiser", "copies"), [("adam", 4), ("sgd", 3)])
 def test_a_run_without_room_for_its_network_does_not_begin(sliced, tmp_path, monkeypatch, capsys, optimiser, copies):
-    needed = copies * parameter_bytes("unet", 5, 2, width=16)
+    needed = copies * parameter_bytes("unet", 5, 2, width=4)
     flags = ("--optimiser", optimiser, "--epochs", "1", "--precision", "fp32")
     asked = ("--data", sliced, "--out", tmp_path / "isles" / "run", *SMALL, *flags)
     monkeypatch.setattr(session, "free_memory", lambda device: needed - 1)
     assert call(train, *asked, monkeypatch=monkeypatch) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "GiB for the network and its optimiser" in error
-    assert "out of memory; take less than --batch-size 4 or --width 16, or --resident stream" in error
+    assert "out of memory; take less than --batch-size 4 or --width 4, or --resident stream" in error
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(session, "free_memory", lambda device: needed)
     assert call(train, *asked, monkeypatch=monkeypatch) == 0

@@ -51,11 +51,11 @@ def disturb(arguments, out, kind: str, moment: float) -> tuple[int, bool]:
     # However fast the machine is, no session trains more than a few epochs: all of them meet a run under way.
     if kind == "start":
         # From the imports to the first epochs, by way of what is restored.
-        wait_for(process, lambda: epochs_in(log) > epochs + 4, seconds=5 * moment)
+        wait_for(process, lambda: epochs_in(log) > epochs + 2, seconds=5 * moment)
     else:
         # The log is written anew when a session starts to train, and then after each epoch.
         wait_for(process, lambda: log.exists() and log.stat().st_mtime_ns > began)
-        wait_for(process, lambda: epochs_in(log) > epochs + 4, seconds=0.2 * moment)
+        wait_for(process, lambda: epochs_in(log) > epochs + 2, seconds=0.2 * moment)
     if kind == "stop":
         # However slow it is: the first epochs are under way.
         wait_for(process, lambda: epochs_in(log) > epochs)
@@ -85,7 +85,7 @@ def chain(data, out, flags, seed: int) -> tuple[int, int]:
 
 @pytest.mark.slow
 def test_runs_killed_at_random_moments_end_as_the_undisturbed_one(sliced, tmp_path):
-    flags = ("--contour", "boundary", "--epochs", "80", "--batch-size", "2")
+    flags = ("--contour", "boundary", "--epochs", "40", "--batch-size", "2")
     with ThreadPoolExecutor(3) as pool:
         chains = [
             pool.submit(chain, sliced, tmp_path / f"killed{seed}", (*flags, "--resident", resident), seed)

@@ -11,7 +11,7 @@ import time
 import pytest
 from project_copy import ROOT, copy_project, make, make_phantom, without_make
 
-TINY = ["SLICE_ARGS=--size 32 --val 1", "ARGS=--width 16 --epochs 2 --precision fp32", "SEEDS=0"]
+TINY = ["SLICE_ARGS=--size 32 --val 1", "ARGS=--width 4 --epochs 2 --precision fp32", "SEEDS=0"]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_a_sweep_of_alpha_leaves_a_table_and_curves(project):
         "STRATEGIES": "increase",
         "RAW": "raw/isles",
         "SLICE_ARGS": "--size 32 --val 1",
-        "ARGS": "--width 16 --epochs 2 --precision fp32",
+        "ARGS": "--width 4 --epochs 2 --precision fp32",
         "JOBS": "2",
         "RESULTS": "swept",
     }
@@ -185,7 +185,7 @@ def test_every_row_of_every_table_has_flags_that_train_accepts(project):
 
 OTHER_OPTIONS = {
     "--width": {"ARGS": "--width 8 --epochs 2"},
-    "--epochs": {"ARGS": "--width 16 --epochs 3"},
+    "--epochs": {"ARGS": "--width 4 --epochs 3"},
     "--size": {"SLICE_ARGS": "--size 48 --val 1"},
     "--val": {"SLICE_ARGS": "--size 32 --val 2"},
     "--source": {"RAW": "raw/wmh"},
@@ -207,7 +207,7 @@ def finished(project):
 
 
 def options(**other):
-    chosen = {"RAW": "raw/isles", "SLICE_ARGS": "--size 32 --val 1", "ARGS": "--width 16 --epochs 2", "SEEDS": "0",
+    chosen = {"RAW": "raw/isles", "SLICE_ARGS": "--size 32 --val 1", "ARGS": "--width 4 --epochs 2", "SEEDS": "0",
               "DATA": "honest/data", "RESULTS": "honest/results"}
     return [f"{name}={value}" for name, value in {**chosen, **other}.items()]
 
@@ -232,7 +232,7 @@ def test_make_never_passes_with_other_options_than_those_of_the_finished_runs(fi
 
 @pytest.mark.slow
 def test_the_same_options_in_other_words_pass(finished):
-    asked = make(finished, "isles-gdl", *options(ARGS="--epochs=2   --width=16 --lr 0.001"))
+    asked = make(finished, "isles-gdl", *options(ARGS="--epochs=2   --width=4 --lr 0.001"))
     assert asked.returncode == 0 and "--check" in asked.stdout, asked.stderr
     assert make(finished, "isles-gdl", *options()).returncode == 0
 

@@ -56,7 +56,7 @@ def test_a_run_writes_the_catalogues_columns(sliced, tmp_path):
     import train
 
     run = tmp_path / "run"
-    train.main(["--data", str(sliced), "--out", str(run), "--width", "16", "--epochs", "1", "--device", "cpu"])
+    train.main(["--data", str(sliced), "--out", str(run), "--width", "4", "--epochs", "1", "--device", "cpu"])
     evaluate.main(["run", str(run), "--device", "cpu"])
     with (run / "metrics.csv").open() as file:
         assert next(csv.reader(file)) == list(FILE_COLUMNS)

@@ -33,7 +33,7 @@ from training.checkpoints import read_checkpoint
 from utils import InputError, StoppedError
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ("--width", "16", "--epochs", "1", "--batch-size", "4", "--device", "cpu", "--precision", "fp32")
+SMALL = ("--width", "4", "--epochs", "1", "--batch-size", "4", "--device", "cpu", "--precision", "fp32")
 
 
 def start(*arguments, **options) -> subprocess.Popen:
@@ -112,7 +112,7 @@ def test_a_child_that_a_library_forks_ends_at_a_sigterm_and_leaves_ctrl_c_to_its
 def test_many_stops_are_one(sliced, tmp_path):
     """A terminal, make and a cluster each send their own; those that come while a run is being left change nothing."""
     out = tmp_path / "run"
-    process = start("train.py", "--data", sliced, "--out", out, "--width", "16", "--epochs", "5000", "--batch-size",
+    process = start("train.py", "--data", sliced, "--out", out, "--width", "4", "--epochs", "5000", "--batch-size",
                     "4", "--device", "cpu", stdout=subprocess.DEVNULL)
     for _ in range(1200):
         if (out / "last.pt").exists() or process.poll() is not None:
@@ -339,7 +339,7 @@ def test_descriptions_of_a_run_that_are_none(sliced, finished, monkeypatch, caps
     """Neither evaluation nor more epochs begin, and nothing of the run changes."""
     (finished / name).write_text(content)
     before = contents(finished)
-    more = ("--data", sliced, "--out", finished, "--width", "16", "--epochs", "2", "--batch-size", "4", "--resume")
+    more = ("--data", sliced, "--out", finished, "--width", "4", "--epochs", "2", "--batch-size", "4", "--resume")
     for module, arguments in ((evaluate, ("run", finished, "--data", sliced)), (train, more)):
         if module is evaluate and name == "env.json":
             continue    # evaluation does not read it
@@ -388,7 +388,7 @@ def test_checkpoints_of_something_else(sliced, finished, monkeypatch, capsys, na
     if name == "best.pt":
         code = call(evaluate, "run", finished, "--data", sliced, monkeypatch=monkeypatch)
     else:
-        code = call(train, "--data", sliced, "--out", finished, "--width", "16", "--epochs", "2", "--batch-size", "4",
+        code = call(train, "--data", sliced, "--out", finished, "--width", "4", "--epochs", "2", "--batch-size", "4",
                     "--resume", monkeypatch=monkeypatch)
     assert code == 2
     assert one_line(capsys.readouterr().err, name, "NaN or infinity in its model" if kind == "weights of NaN" else "")

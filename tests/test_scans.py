@@ -25,7 +25,7 @@ def slice_and_train(root, dataset: str, raw, size: int):
     flags = ("--source", str(raw), "--dest", str(root / "data"), "--size", str(size), "--val", "1", "--jobs", "1")
     preprocess.main([dataset, *flags])
     where = ("--data", str(root / "data"), "--out", str(root / "run"))
-    train.main([*where, "--width", "16", "--epochs", "1", "--device", "cpu"])
+    train.main([*where, "--width", "4", "--epochs", "1", "--device", "cpu"])
     return root
 
 

@@ -50,7 +50,7 @@ def test_a_check_of_a_finished_run_begins_no_session(results, sliced, monkeypatc
     """It is asked of every run of a table; only what is refused goes on to a session, which loads torch."""
     sessions, run_session = [], session.run_session
     monkeypatch.setattr(session, "run_session", lambda *given: (sessions.append(given), run_session(*given)))
-    asked = ("--data", sliced, "--out", results / "gdl" / "seed0", "--width", "16", "--batch-size", "4", "--epochs",
+    asked = ("--data", sliced, "--out", results / "gdl" / "seed0", "--width", "4", "--batch-size", "4", "--epochs",
              "1", "--check", *flags)
     code = call(train, *asked, monkeypatch=monkeypatch)
     # A setting that no run may have is found on the way to the session.

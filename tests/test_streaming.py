@@ -230,9 +230,9 @@ sys.exit(run_command(train.main))
 
 
 def enlarge(sliced, data, *, slices: int) -> None:
-    """A data set of 256 x 256 with ``slices`` slices a training case; links, so that it fills little on the disk."""
+    """Of 256 x 256 and 20 channels, with ``slices`` slices a training case; links, so that it fills little on the disk."""
     shutil.copytree(sliced, data)
-    meta = json.loads((data / "meta.json").read_text()) | {"size": 256}
+    meta = json.loads((data / "meta.json").read_text()) | {"size": 256, "modalities": [f"t{n}" for n in range(20)]}
     del meta["slices"], meta["checksums"]
     (data / "meta.json").write_text(json.dumps(meta))
     header, *rows = (data / "cases.csv").read_text().splitlines()
@@ -241,7 +241,7 @@ def enlarge(sliced, data, *, slices: int) -> None:
         case = dict(zip(header.split(","), row.split(","), strict=True))
         case["n_slices"] = "2" if case["split"] == "val" else str(slices)
         lines.append(",".join(case.values()))
-        for kind, shape in {"image": (5, 256, 256), "label": (256, 256), "phi2d": (2, 256, 256)}.items():
+        for kind, shape in {"image": (20, 256, 256), "label": (256, 256), "phi2d": (2, 256, 256)}.items():
             first, *others = (
                 data / case["split"] / kind / f"{case['case_id']}_{z:04d}.npy" for z in range(int(case["n_slices"]))
             )
@@ -255,8 +255,8 @@ def enlarge(sliced, data, *, slices: int) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_DATA")
 def test_a_set_larger_than_memory_streams(sliced, tmp_path):
-    """A set of 292 MB and a process that may add 260 MB to what it has after its imports."""
-    enlarge(sliced, tmp_path / "data", slices=150)
+    """A set of 295 MB and a process that may add 260 MB to what it has after its imports."""
+    enlarge(sliced, tmp_path / "data", slices=50)
     flags = ("--width", "1", "--epochs", "1", "--batch-size", "2", "--device", "cpu", "--contour", "boundary",
              "--precision", "fp32")
     for resident, code in (("stream", 0), ("host", 1)):

@@ -29,7 +29,7 @@ from utils import InputError, StoppedError
 
 
 def small_trainer(sliced):
-    settings = replace(PAPER, width=16, epochs=3, batch_size=4, precision="fp32")
+    settings = replace(PAPER, width=4, epochs=3, batch_size=4, precision="fp32")
     return Trainer(settings, read_meta(sliced), torch.device("cpu"))
 
 

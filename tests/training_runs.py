@@ -7,7 +7,7 @@ import torch
 
 import train
 
-SMALL = ("--width", "16", "--epochs", "3", "--batch-size", "4", "--device", "cpu")
+SMALL = ("--width", "4", "--epochs", "3", "--batch-size", "4", "--device", "cpu")
 CLOCK = ("seconds", "slices_per_second")
 
 
