@@ -38,7 +38,7 @@ for number in (signal.SIGINT, signal.SIGTERM):
 
 
 def pytest_collection_finish() -> None:
-    """What all the imports have left stays to the end: looking through it for garbage took a tenth of the tests' time."""
+    """What the imports have left stays to the end: looking through it for garbage took a tenth of the tests' time."""
     gc.collect()
     gc.freeze()
 

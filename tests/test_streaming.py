@@ -230,7 +230,7 @@ sys.exit(run_command(train.main))
 
 
 def enlarge(sliced, data, *, slices: int) -> None:
-    """Of 256 x 256 and 20 channels, with ``slices`` slices a training case; links, so that it fills little on the disk."""
+    """256 x 256, 20 channels, ``slices`` slices a training case; links, so that it fills little on the disk."""
     shutil.copytree(sliced, data)
     meta = json.loads((data / "meta.json").read_text()) | {"size": 256, "modalities": [f"t{n}" for n in range(20)]}
     del meta["slices"], meta["checksums"]
