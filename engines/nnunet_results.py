@@ -1,13 +1,12 @@
 """nnU-Net's predictions of the validation cases, measured as those of every other run: on the scans' own grid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from engines.nnunet_data import raw_cases
-from environment.atomic_outputs import written_together
 from environment.cores import core_count
 from evaluation.measuring import MeasuringOptions
 from evaluation.metric_catalogue import COLUMNS
@@ -24,10 +23,13 @@ from slicing.selection import kept_slices
 from utils import InputError, write_rows
 
 
-def measure(out: Path, meta: Meta, validation: Path, epochs: int, *, tolerance_mm: float) -> None:
-    """Write metrics.csv, metrics_2d.csv, predictions/ (sliced grid) and predictions_native/ of a run.
+def measure(
+    place: Callable[[Path], Path], out: Path, meta: Meta, validation: Path, epochs: int, *, tolerance_mm: float
+) -> None:
+    """Write predictions/ (sliced grid), predictions_native/, metrics_2d.csv and metrics.csv of a run.
 
-    ``InputError`` where a validation case has no prediction in the folder ``validation``.
+    ``place`` says where a file is written before it has its name. ``InputError`` where a validation case has no
+    prediction in the folder ``validation``.
     """
     options = MeasuringOptions("last", "native", None, tolerance_mm, None)
     common = options.columns() | {"epoch": epochs - 1}
@@ -35,7 +37,7 @@ def measure(out: Path, meta: Meta, validation: Path, epochs: int, *, tolerance_m
     of_id = {case.case_id: case for case in cases}
     grid = Grid(check_size(meta.size), meta.facts["fit"], meta.facts["spacing"], meta.facts["resize_labels"])
     lines = []
-    with written_together() as place, ThreadPoolExecutor(core_count()) as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         for sliced in (case for case in meta.cases if case.split == "val"):
             case = of_id[sliced.case_id]
             masks, whole = read_masks(case, raw, validation, all_slices=meta.facts["all_slices"])
@@ -49,8 +51,8 @@ def measure(out: Path, meta: Meta, validation: Path, epochs: int, *, tolerance_m
                 only = len(meta.class_names) == 2
                 lines.append(pool.submit(measure_class, masks, name, k, common, is_only_class=only))
         rows, slice_rows = zip(*(line.result() for line in lines), strict=True)
-        write_rows(place(out / "metrics_2d.csv"), slice_rows, SLICE_COLUMNS)
-        write_rows(place(out / "metrics.csv"), rows, [column.key for column in COLUMNS])
+    write_rows(place(out / "metrics_2d.csv"), slice_rows, SLICE_COLUMNS)
+    write_rows(place(out / "metrics.csv"), rows, [column.key for column in COLUMNS])
 
 
 def read_masks(case: Case, raw: RawDataset, validation: Path, *, all_slices: bool) -> tuple[Masks, np.ndarray]:

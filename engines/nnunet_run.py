@@ -13,11 +13,20 @@ import torch
 from engines.nnunet_data import PLANS, Workplace, check_made, workplace_of
 from engines.nnunet_results import measure
 from engines.nnunet_settings import Asked, settings_of
+from environment.atomic_outputs import written_together
 from environment.cores import use_threads
 from environment.locks import exclusive
 from environment.provenance import package_version
 from sliced_data.meta import Meta
-from training.run_folder import begin_session, check_finished, check_run_folder, holds_run, read_settings
+from training.run_folder import (
+    begin_session,
+    check_finished,
+    check_run_folder,
+    holds_run,
+    metric_files,
+    read_settings,
+    write_session,
+)
 from training.settings import Settings
 from training.trainer import LOG_COLUMNS
 from utils import InputError, read_json, write_rows
@@ -45,15 +54,22 @@ def run(meta: Meta, out: Path, asked: Asked, device: torch.device, *, check: boo
     check_run_folder(out, settings, resume=True)
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out):
-        begin_session(out, settings, meta.root, device)
+        was_measured = (out / "metrics.csv").exists()
+        if not was_measured:
+            begin_session(out, settings, meta.root, device)
         use_threads()
         seed_everything(asked.seed)
         trainer = make_trainer(place, plans, asked, out, device)
         configure(trainer, settings)
         train(trainer)
-        write_rows(out / "log.csv", log_rows(trainer), LOG_COLUMNS)
         trainer.perform_actual_validation()
-        measure(out, meta, Path(trainer.output_folder) / "validation", settings.epochs, tolerance_mm=tolerance_mm)
+        # What a finished run holds stays until all of it is whole again.
+        with written_together(removing=metric_files(out)) as beside:
+            if was_measured:
+                write_session(beside, out, settings, meta.root, device)
+            write_rows(beside(out / "log.csv"), log_rows(trainer), LOG_COLUMNS)
+            validation = Path(trainer.output_folder) / "validation"
+            measure(beside, out, meta, validation, settings.epochs, tolerance_mm=tolerance_mm)
 
 
 def with_schedule_of(out: Path, settings: Settings) -> Settings:

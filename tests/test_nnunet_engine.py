@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -241,6 +242,50 @@ def test_a_killed_row_resumes_from_nnunets_checkpoint(prepared):
     assert done.returncode == 0 and (out / "metrics.csv").exists(), done.stderr[-3000:]
     (new,) = set(final.parent.glob("training_log_*")) - set(logs)
     assert "Epoch 0" not in new.read_text()
+
+
+class StandIn:
+    """A trainer that has nothing to train: its logs are zeros, and its masks the raw labels, or none."""
+
+    def __init__(self, hearts, folder):
+        self.hearts, self.output_folder, self.batch_size = hearts, folder, 2
+        self.logger = SimpleNamespace(get_value=lambda key, step: np.zeros(self.num_epochs))
+
+    def perform_actual_validation(self):
+        validation = self.output_folder / "validation"
+        validation.mkdir(parents=True, exist_ok=True)
+        for label in sorted((self.hearts / "raw" / "training").glob("patient00[13]/*_gt.nii.gz")):
+            frame = int(label.name[16:18])
+            moments = dict(line.split(": ") for line in (label.parent / "Info.cfg").read_text().splitlines())
+            name = "ED" if int(moments["ED"]) == frame else "ES"
+            shutil.copy(label, validation / f"{label.name[:10]}_{name}.nii.gz")
+
+
+def test_a_finished_row_stays_until_it_is_measured_anew(hearts, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "seed0"
+    row = ("--data", hearts / "data" / "acdc", "--out", out, "--trainer", "nnUNetTrainerRRW", "--epochs", "2",
+           "--device", "cpu")
+    monkeypatch.setattr(nnunet_run, "package_version", lambda name: "2.8.1")
+    monkeypatch.setattr(nnunet_run, "read_plans", lambda *_: {"configurations": {"2d": {"batch_size": 2}}})
+    monkeypatch.setattr(nnunet_run, "make_trainer", lambda *_: StandIn(hearts, tmp_path / "nnunet"))
+    monkeypatch.setattr(nnunet_run, "train", lambda trainer: None)
+    assert call(train_nnunet, *row, monkeypatch=monkeypatch) == 0
+    lines = list(csv.DictReader((out / "metrics.csv").open()))
+    assert len(lines) == 2 * 2 * 3 and {line["dsc"] for line in lines} == {"1.0"}
+    assert "earlier_sessions" not in json.loads((out / "env.json").read_text())
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    def no_masks(trainer):
+        shutil.rmtree(trainer.output_folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StandIn, "perform_actual_validation", no_masks)
+        assert "expected nnU-Net's prediction" in refused(patch, capsys, *row)
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert call(train_nnunet, *row, "--tolerance", "3", monkeypatch=monkeypatch) == 0
+    after = list(csv.DictReader((out / "metrics.csv").open()))
+    assert {line["tolerance_mm"] for line in after} == {"3.0"}
+    assert len(json.loads((out / "env.json").read_text())["earlier_sessions"]) == 1
 
 
 @pytest.mark.parametrize("part", ["batch_size", "architecture", "arch_kwargs", "features_per_stage"])

@@ -102,21 +102,31 @@ def begin_session(
     out: Path, settings: Settings, data: Path, device: "torch.device",
     precision_seconds: dict[str, float] | None = None, files: Files = MappingProxyType({}),
 ) -> None:
-    """Write what this process does, and ``files`` together with it; metrics of fewer epochs would no longer be true.
+    """Write what this process does, and ``files`` together with it, whole before the former metrics go."""
+    with written_together(removing=metric_files(out)) as place:
+        write_session(place, out, settings, data, device, precision_seconds)
+        for path, write in files.items():
+            write(place(path))
 
-    All is read before anything changes, and every file is whole before the metrics go.
-    """
+
+def metric_files(out: Path) -> list[Path]:
+    """Those of a run that no longer hold once it is trained anew."""
+    return [out / "metrics.csv", out / "metrics_2d.csv"]
+
+
+def write_session(
+    place: Callable[[Path], Path], out: Path, settings: Settings, data: Path, device: "torch.device",
+    precision_seconds: dict[str, float] | None = None,
+) -> None:
+    """Write env.json and config.json where ``place`` puts them; all is read before the first is written."""
     config = {"settings": settings.to_json(), "data": str(data), "meta": read_json(data / "meta.json")}
     environment = provenance(device)
     if precision_seconds is not None:
         environment["precision_seconds_per_slice"] = precision_seconds
     if (earlier := former_sessions(out)):
         environment["earlier_sessions"] = earlier
-    with written_together(removing=[out / "metrics.csv", out / "metrics_2d.csv"]) as place:
-        write_json(place(out / "env.json"), environment)
-        write_json(place(out / "config.json"), config)
-        for path, write in files.items():
-            write(place(path))
+    write_json(place(out / "env.json"), environment)
+    write_json(place(out / "config.json"), config)
 
 
 def former_sessions(out: Path) -> list[dict]:
