@@ -247,7 +247,7 @@ def focal_metrics(lines):
         (focal_metrics("1,lesion,high,1,1,1,1\n"), "expected numbers in dsc"),
         (focal_metrics("1,lesion,1,1,1,1,1\n3,lesion,1,1,1,1,1\n"), "found 2 in only one"),
         (focal_metrics("1,lesion,1,1,1,1,1\n2,lesion,1,1,1,1,1"), "line 3 is cut off"),
-        (focal_metrics("1,lesion,1,1,1,1,1\n1,lesion,1,1,1,1,1\n"), "found 1 twice"),
+        (focal_metrics("1,lesion,1,1,1,1,1\n" + 2 * "2,lesion,1,1,1,1,1\n"), "found 2 twice"),
     ],
 )
 def test_runs_that_do_not_belong_together_are_named(handmade, damage, named):
