@@ -515,6 +515,20 @@ def test_libraries_say_nothing(results, tmp_path):
     assert one_line(done.communicate(timeout=120)[1], "eval.py: error", "nothing") and done.returncode == 2
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
+def test_a_full_disk_behind_stdout_is_one_line():
+    """The few words of a command reach it when the work is done."""
+    program = (
+        "import sys\n"
+        "from environment.command import run_command\n"
+        "sys.exit(run_command(lambda _: print('all done')))\n"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True,
+                              env={**os.environ, "PYTHONUNBUFFERED": ""})
+    assert done.returncode == 2 and one_line(done.stderr, "-c: error", "No space left on device")
+
+
 @pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("remark", ["warnings.warn('a remark', FutureWarning)", "logging.warning('a remark')"])
 def test_remarks_of_libraries_are_left_out_unless_python_is_asked_for_them(remark, asked):
