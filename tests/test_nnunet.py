@@ -100,6 +100,20 @@ def test_three_channels_in_three_grey_files(tmp_path):
         assert np.allclose(image[channel, ..., 0], upright(pixels) / 255, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("a_0000.png", ["R"]), ("a_0002.png", ["B"]), ("a_0003.png", []), ("a.png", []), ("a_00.png", [])],
+)
+def test_the_channel_that_a_files_name_says(name, found):
+    """None of a file that holds all channels as colours, whatever its name ends with."""
+    facts = {"class_names": ("no", "yes"), "unit": "px", "class_of_label": {0: 0, 1: 1}, "endings": (".png",)}
+    grey, coloured = (
+        nnunet.build_dataset("cells", channels=("R", "G", "B"), has_colours=colours, **facts)
+        for colours in (False, True)
+    )
+    assert grey.modalities_in(name) == found and coloured.modalities_in(name) == []
+
+
 def test_a_stack_of_pages_has_the_spacing_beside_it(tmp_path):
     root = make_nnunet(tmp_path / "raw", ".tif")
     for case in ("a_1", "b_2", "c_3", "d_4", "e_5"):
