@@ -16,6 +16,7 @@ import boundary_loss
 import preprocess
 import train
 from boundary_loss import schedules
+from engines.nnunet_settings import TRAINERS, Asked, settings_of
 from environment.command import Parser
 from environment.cores import core_count
 from evaluation.metric_catalogue import CATALOGUE
@@ -138,3 +139,15 @@ def test_the_settings_of_each_protocol(approved):
                 key: json.dumps(value) for key, value in settings.to_json().items()
             }
     approved("settings.txt", as_lines(found))
+
+
+def test_the_settings_of_each_trainer_of_nnunet(approved):
+    found = {}
+    plan = {"batch_size": 12}
+    for trainer in TRAINERS:
+        for asked in ({}, {"configuration": "3d_fullres", "epochs": 50, "iterations": 9, "batch_size": 3, "width": 4}):
+            settings = settings_of(Asked(trainer, seed=len(asked), **asked), plan, dataset="acdc", fingerprint="f")
+            found[f"{trainer}, {len(asked)} flags"] = {
+                key: json.dumps(value) for key, value in settings.to_json().items()
+            }
+    approved("nnunet.txt", as_lines(found))
