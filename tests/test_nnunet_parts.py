@@ -4,7 +4,6 @@ import json
 import math
 import os
 import random
-import shutil
 import sys
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
@@ -15,6 +14,8 @@ import torch
 from raw_files import make_acdc, make_nnunet, save_nifti
 
 import preprocess
+from boundary_loss import integrations
+from boundary_loss.integrations import nnunet_command
 from engines import nnunet_data, nnunet_run
 from engines.nnunet_data import channel_names, check_made, prepare, raw_cases, workplace_of
 from engines.nnunet_results import read_masks, read_prediction
@@ -34,6 +35,18 @@ def glands(tmp_path_factory):
     where = ("--source", str(root / "raw"), "--dest", str(root / "data" / "glands"))
     preprocess.main(["glands", "--layout", "nnunet", *where, "--size", "24", "--jobs", "1"])
     return read_meta(root / "data" / "glands")
+
+
+def variables() -> dict[str, str]:
+    """Those of the environment that nnU-Net reads."""
+    return {name: value for name, value in os.environ.items() if name.startswith("nnUNet_")}
+
+
+def without_variables(monkeypatch) -> None:
+    """None of them, and after the test those that were there before it."""
+    for part in ("raw", "preprocessed", "results", "n_proc_DA", "def_n_proc"):
+        monkeypatch.setenv(f"nnUNet_{part}", "")
+        monkeypatch.delenv(f"nnUNet_{part}")
 
 
 # Settings ------------------------------------------------------------------------------------------------------------
@@ -63,8 +76,7 @@ def test_an_unknown_trainer_is_refused():
 def test_data_are_made_once_for_each_configuration(glands, tmp_path, monkeypatch):
     place, planned = workplace_of(tmp_path / "glands", "glands"), []
     monkeypatch.setattr(nnunet_data, "package_version", lambda name: "2.8.1")
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_def_n_proc"):
-        monkeypatch.delenv(name, raising=False)
+    without_variables(monkeypatch)
 
     def plan(configuration, *, planned: bool, seen=planned):
         seen.append((configuration, planned))
@@ -78,9 +90,10 @@ def test_data_are_made_once_for_each_configuration(glands, tmp_path, monkeypatch
     for _ in range(2):
         prepare(glands, place, "2d")
     assert planned == [("2d", False)]
-    assert {name: os.environ[name] for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")} == {
-        f"nnUNet_{part}": str(place.root / part) for part in ("raw", "preprocessed", "results")}
-    assert os.environ["nnUNet_def_n_proc"] == str(core_count())
+    assert variables() == {
+        "nnUNet_def_n_proc": str(core_count()),
+        **{f"nnUNet_{part}": str(place.root / part) for part in ("raw", "preprocessed", "results")},
+    }
     assert len(list((place.raw / "imagesTr").iterdir())) == 10 and len(list((place.raw / "labelsTr").iterdir())) == 5
     assert os.listdir(place.preprocessed) == ["splits_final.json"]
     (fold,) = json.loads((place.preprocessed / "splits_final.json").read_text())
@@ -204,7 +217,8 @@ def settings(**asked):
 def hearts(tmp_path_factory):
     root = tmp_path_factory.mktemp("hearts")
     make_acdc(root / "raw", shape=(40, 36, 4))
-    preprocess.main(["acdc", "--source", str(root / "raw"), "--dest", str(root / "acdc"), "--size", "32", "--jobs", "1"])
+    where = ("--source", str(root / "raw"), "--dest", str(root / "acdc"))
+    preprocess.main(["acdc", *where, "--size", "32", "--jobs", "1"])
     return root / "acdc"
 
 
@@ -271,19 +285,15 @@ def test_the_log_is_that_of_nnunet():
 @pytest.mark.parametrize(("device", "processes"), [("cpu", "0"), ("cuda", None)])
 def test_the_trainer_is_the_one_of_the_name(tmp_path, monkeypatch, device, processes):
     """Of the library or nnU-Net's own, in the folders of the run; on a CPU without processes for augmentation."""
-    own = SimpleNamespace(nnUNetTrainerRRW=lambda *given: ("ours", *given))
-    own.__dict__.update(dict.fromkeys(nnunet_run_trainers() - {"nnUNetTrainerRRW"}))
+    own = SimpleNamespace(**dict.fromkeys(nnunet_command.TRAINERS))
+    own.nnUNetTrainerRRW = lambda *given: ("ours", *given)
     module = ModuleType("nnunetv2.training.nnUNetTrainer.nnUNetTrainer")
     module.nnUNetTrainer = lambda *given: ("theirs", *given)
     for name in ("nnunetv2", "nnunetv2.training", "nnunetv2.training.nnUNetTrainer", module.__name__):
         monkeypatch.setitem(sys.modules, name, module)
-    import boundary_loss.integrations as integrations
-
     monkeypatch.setitem(sys.modules, "boundary_loss.integrations.nnunet", own)
     monkeypatch.setattr(integrations, "nnunet", own, raising=False)
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_n_proc_DA", "nnUNet_def_n_proc"):
-        monkeypatch.setenv(name, "kept")
-        monkeypatch.delenv(name)
+    without_variables(monkeypatch)
     place = workplace_of(tmp_path / "acdc", "acdc")
     place.preprocessed.mkdir(parents=True)
     (place.preprocessed / "dataset.json").write_text('{"labels": {}}')
@@ -292,12 +302,5 @@ def test_the_trainer_is_the_one_of_the_name(tmp_path, monkeypatch, device, proce
             place, {"a": 1}, Asked(name, configuration="3d_fullres"), tmp_path / "run", torch.device(device))
         assert made == (
             whose, {"a": 1, "continue_training": True}, "3d_fullres", 0, {"labels": {}}, torch.device(device))
-    assert os.environ.get("nnUNet_n_proc_DA") == processes
-    assert os.environ["nnUNet_results"] == str(tmp_path / "run" / "nnunet")
-    shutil.rmtree(place.root)
-
-
-def nnunet_run_trainers() -> set[str]:
-    from boundary_loss.integrations.nnunet_command import TRAINERS
-
-    return set(TRAINERS)
+    found = variables()
+    assert found.get("nnUNet_n_proc_DA") == processes and found["nnUNet_results"] == str(tmp_path / "run" / "nnunet")
