@@ -95,9 +95,14 @@ def check_file_name(name: str, what: str) -> None:
         raise InputError(f"{what}: expected a plain file name of at most 200 bytes, found {name[:200]!r}")
 
 
+def temporary_prefix() -> str:
+    """What this process writes before the name of a file that is not whole yet; no user's file begins with it."""
+    return f".unfinished-{os.getpid()}."
+
+
 def leftovers(folder: Path) -> list[Path]:
-    """What kills have left of ``atomic_path``'s temporary files in a folder."""
-    return [path for path in folder.glob(".*") if re.match(r"\.\d+\.", path.name) and path.is_file()]
+    """What kills have left of such files in a folder."""
+    return [path for path in folder.glob(".*") if re.match(r"\.unfinished-\d+\.", path.name) and path.is_file()]
 
 
 @contextlib.contextmanager
@@ -106,7 +111,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last, for the writers that choose a format by it (.nii.gz, .pdf).
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f"{temporary_prefix()}{path.name}")
     try:
         with naming(path):
             yield temporary

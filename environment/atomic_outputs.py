@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from utils import InputError, naming, open_file
+from utils import InputError, naming, open_file, temporary_prefix
 
 # Written into masks of new scans (at the end of a .npy), figures and reports: only a file that has it is replaced.
 MARK = b"boundary-loss"
@@ -31,7 +31,7 @@ def written_together(removing: Sequence[Path] = ()) -> Iterator[Callable[[Path],
         files[path] = path.with_name(f"{prefix}{path.name}")
         return files[path]
 
-    prefix = f".{os.getpid()}."
+    prefix = temporary_prefix()
     try:
         yield place
         for path, new in files.items():

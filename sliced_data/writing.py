@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,25 +14,38 @@ from environment.locks import exclusive
 from environment.provenance import PACKAGES, package_version
 from sliced_data.checksums import SUMS, checksum
 from sliced_data.meta import FORMAT, KINDS, PARTS, spacing_columns
-from utils import naming, write_json, write_rows, write_text
+from utils import InputError, naming, write_json, write_rows, write_text
+
+
+# In a data set that is being written, and in what a kill leaves of it; nobody else's folder has it.
+UNFINISHED = ".unfinished"
 
 
 @contextlib.contextmanager
 def new_folder(dest: Path) -> Iterator[Path]:
-    """An empty data set to fill; it gets the name ``dest`` when the block has ended, and is removed if it fails."""
+    """An empty data set to fill; it gets the name ``dest`` when the block has ended, and is removed if it fails.
+
+    ``InputError`` where what lies in its way, ``.NAME.partial``, is not what a killed run has left.
+    """
     partial = dest.with_name(f".{dest.name}.partial")
     new_parents = [parent for parent in partial.parents if not parent.exists()]
-    partial.mkdir(parents=True, exist_ok=True)
+    if not os.path.lexists(partial):
+        partial.mkdir(parents=True, exist_ok=True)
+    check_leftover(partial)
     with exclusive(partial):
+        check_leftover(partial)
         try:
-            # What a killed run left.
+            (partial / UNFINISHED).touch()
             clear(partial)
             for part in PARTS:
                 for kind in KINDS:
                     (partial / part / kind).mkdir(parents=True)
             yield partial
             partial.rename(dest)
+            (dest / UNFINISHED).unlink()
         except BaseException:
+            with contextlib.suppress(OSError):
+                clear(partial)      # its sign goes last
             shutil.rmtree(partial, ignore_errors=True)
             with contextlib.suppress(OSError):
                 for parent in new_parents:
@@ -39,9 +53,19 @@ def new_folder(dest: Path) -> Iterator[Path]:
             raise
 
 
+def check_leftover(partial: Path) -> None:
+    """``InputError`` unless a folder is empty or has the sign of one that a run was killed in."""
+    is_folder = partial.is_dir() and not partial.is_symlink()
+    if not is_folder or (os.listdir(partial) and not (partial / UNFINISHED).is_file()):
+        found = "files that are not of it" if is_folder else "no folder"
+        raise InputError(f"{partial}: expected nothing, or what a killed preprocess.py has left, found {found}")
+
+
 def clear(folder: Path) -> None:
     for path in folder.iterdir():
-        if path.is_dir():
+        if path.name == UNFINISHED:
+            continue
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()

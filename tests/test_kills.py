@@ -60,7 +60,7 @@ def disturb(arguments, out, kind: str, moment: float) -> tuple[int, bool]:
         # However slow it is: the first epochs are under way.
         wait_for(process, lambda: epochs_in(log) > epochs)
     if kind == "write":
-        wait_for(process, lambda: bool(list(out.glob(f".{process.pid}.*.pt"))), interval=0.0002)
+        wait_for(process, lambda: bool(list(out.glob(f".unfinished-{process.pid}.*.pt"))), interval=0.0002)
     process.send_signal(signal.SIGTERM if kind == "stop" else signal.SIGKILL)
     code, error = process.wait(timeout=60)
     if kind == "stop":

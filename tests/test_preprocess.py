@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raw_files import make_isles, make_wmh, tree
+from raw_files import call, make_isles, make_wmh, tree
 from scipy import ndimage
 
 import preprocess
@@ -289,8 +289,29 @@ def test_a_case_without_a_label_has_no_slice_unless_all_are_kept():
 def test_what_a_killed_slicing_left_is_no_part_of_the_next(tmp_path):
     left = tmp_path / ".data.partial"
     (left / "train" / "label").mkdir(parents=True)
-    for name in ("cases.csv", "train/label/old_0000.npy"):
+    for name in (".unfinished", "cases.csv", "train/label/old_0000.npy"):
         (left / name).write_text("half")
     with new_folder(tmp_path / "data"):
         pass
     assert not left.exists() and not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link to a folder", "link to nothing", "file"])
+def test_what_lies_in_the_way_of_slicing_and_is_not_its_own_stays(tmp_path, monkeypatch, capsys, kind):
+    """Raw data, for instance, that are in a folder of that name."""
+    make_isles(tmp_path / "mine")
+    way = tmp_path / ".data.partial"
+    if kind == "folder":
+        (tmp_path / "mine").rename(way)
+    elif kind == "file":
+        way.write_text("mine")
+    else:
+        way.symlink_to("mine" if kind == "link to a folder" else "nothing")
+    before = tree(tmp_path)
+    source = way if kind == "folder" else tmp_path / "mine"
+    arguments = ("isles", "--source", source, "--dest", tmp_path / "data", "--size", "32", "--val", "1", "--jobs", "1")
+    assert call(preprocess, *arguments, monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and ".data.partial: expected nothing, or what a killed preprocess.py has left" in error
+    assert tree(tmp_path) == before
+

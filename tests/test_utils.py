@@ -106,13 +106,14 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "a.nii.gz"
     with utils.atomic_path(path) as temporary:
         temporary.write_text("one")
-        assert not path.exists() and temporary.name == f".{os.getpid()}.a.nii.gz" and temporary.parent == path.parent
+        assert not path.exists() and temporary == path.with_name(f".unfinished-{os.getpid()}.a.nii.gz")
         assert utils.leftovers(path.parent) == [temporary]
     with pytest.raises(ZeroDivisionError), utils.atomic_path(path) as temporary:
         temporary.write_text(f"two {1 / 0}")
     assert path.read_text() == "one" and os.listdir(path.parent) == ["a.nii.gz"]
-    (path.parent / ".7.folder").mkdir()
-    (path.parent / ".hidden").touch()
+    (path.parent / ".unfinished-7.folder").mkdir()
+    for of_a_user in (".hidden", ".2024.notes", ".unfinished-work.pt"):
+        (path.parent / of_a_user).touch()
     assert utils.leftovers(path.parent) == []
 
 
