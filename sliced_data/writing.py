@@ -16,7 +16,6 @@ from sliced_data.checksums import SUMS, checksum
 from sliced_data.meta import FORMAT, KINDS, PARTS, spacing_columns
 from utils import InputError, naming, write_json, write_rows, write_text
 
-
 # In a data set that is being written, and in what a kill leaves of it; nobody else's folder has it.
 UNFINISHED = ".unfinished"
 
