@@ -62,6 +62,7 @@ FACTS: dict[str, tuple[Callable[[object], bool], str]] = {
     "intensities": (or_none(are_intensities), "lists of four numbers or null"),
     "source": (or_none(is_text), "a path or null"),
     "checksums": (or_none(is_text), "a digest or null"),
+    "seal": (is_text, "a digest"),
     "slices": (are_counts, "numbers of slices"),
     "split": (lambda value: isinstance(value, dict), "the rule of the split"),
     # Of nnU-Net's layout.

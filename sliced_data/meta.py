@@ -15,7 +15,7 @@ from utils import InputError, check_file_name, current_word, read_bytes, read_js
 
 FORMAT = 1
 MAX_SLICES = 10_000     # of a case: their numbers have four digits
-MAX_SPACING = 1e6       # mm; also more than the number of slices
+MIN_SPACING, MAX_SPACING = 1e-6, 1e6     # mm
 PARTS = ("train", "val")
 KINDS = ("image", "label", "phi2d", "phi3d")
 # Facts that older data sets do not state, and what was true of them.
@@ -56,7 +56,7 @@ def read_meta(root: Path) -> Meta:
     rows = read_rows(root / "cases.csv", ("case_id", "split", "n_slices", *spacing))
     check_cases(rows, root / "cases.csv")
     try:
-        return Meta(
+        found = Meta(
             root=root,
             dataset=meta["dataset"],
             size=check_size(meta["size"]),
@@ -65,7 +65,7 @@ def read_meta(root: Path) -> Meta:
             convention=current_word(meta["distance_map"]),
             unit=facts["unit"],
             cases=tuple(parse_case(row, spacing, root / "cases.csv") for row in rows),
-            fingerprint=fingerprint(meta, read_bytes(root / "cases.csv")),
+            fingerprint=fingerprint(meta, read_cases(root)),
             source=meta.get("source"),
             has_ignored=bool(facts["has_ignored"]),
             facts=facts,
@@ -73,6 +73,8 @@ def read_meta(root: Path) -> Meta:
     except (KeyError, TypeError, ValueError) as error:
         expected = "dataset, size, class_names, modalities and distance_map"
         raise InputError(f"{root / 'meta.json'}: expected {expected}, found {error!r}") from None
+    check_seal(meta, root)
+    return found
 
 
 def state_facts(meta: dict) -> dict:
@@ -90,11 +92,30 @@ def fingerprint(meta: dict, cases: bytes) -> str:
     """
     described = {
         key: value for key, value in meta.items()
-        if key not in ("source", "versions", "checksums") and (key not in DEFAULTS or value != DEFAULTS[key])
+        if key not in ("source", "versions", "checksums", "seal") and (key not in DEFAULTS or value != DEFAULTS[key])
     }
     if described.get("distance_map") == "authors":
         described["distance_map"] = "reference"
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode() + cases).hexdigest()
+
+
+def seal(meta: dict, cases: bytes) -> str:
+    """A digest of all that tells what the slices are, their checksums included; meta.json states it."""
+    return hashlib.sha256(f"{fingerprint(meta, cases)} {meta.get('checksums')}".encode()).hexdigest()
+
+
+def check_seal(meta: dict, root: Path) -> None:
+    """``InputError`` where meta.json or cases.csv is not as it was written; older data sets have no seal."""
+    if "seal" in meta and meta["seal"] != seal(meta, read_cases(root)):
+        raise InputError(f"{root}: expected meta.json and cases.csv as they were written, found others; slice again")
+
+
+def read_cases(root: Path) -> bytes:
+    """The content of cases.csv; ``InputError`` where there is none."""
+    try:
+        return read_bytes(root / "cases.csv")
+    except OSError as error:
+        raise InputError(f"{root / 'cases.csv'}: expected the cases of a sliced data set, found {error}") from None
 
 
 def spacing_columns(unit: str) -> tuple[str, str, str]:
@@ -122,7 +143,7 @@ def parse_case(row: dict[str, str], columns: Sequence[str], path: Path) -> Slice
         raise InputError(f"{path}: {row['case_id']}: expected numbers in {expected}, found {row}") from None
     if n_slices > MAX_SLICES:
         raise InputError(f"{path}: {row['case_id']}: expected at most {MAX_SLICES} slices, found {n_slices}")
-    if not all(0 < number <= MAX_SPACING for number in (n_slices, *spacing)):
+    if n_slices < 1 or not all(MIN_SPACING <= number <= MAX_SPACING for number in spacing):
         raise InputError(f"{path}: {row['case_id']}: expected positive numbers in {expected}, found {row}")
     return SlicedCase(row["case_id"], row["split"], n_slices, (spacing[0], spacing[1], spacing[2]))
 

@@ -13,7 +13,7 @@ import numpy as np
 from environment.locks import exclusive
 from environment.provenance import PACKAGES, package_version
 from sliced_data.checksums import SUMS, checksum
-from sliced_data.meta import FORMAT, KINDS, PARTS, spacing_columns
+from sliced_data.meta import FORMAT, KINDS, PARTS, read_cases, seal, spacing_columns
 from utils import InputError, naming, write_json, write_rows, write_text
 
 # In a data set that is being written, and in what a kill leaves of it; nobody else's folder has it.
@@ -104,11 +104,12 @@ def write_description(folder: Path, rows: Sequence[Mapping], facts: Mapping) -> 
     content = hashlib.sha256("".join(row["digest"].values for row in rows).encode()).hexdigest()
     lines = "".join(f"{value}  {name}\n" for row in rows for name, value in row["digest"].sums.items())
     write_text(folder / SUMS, lines)
-    write_json(folder / "meta.json", {
+    meta = {
         "format": FORMAT,
         **facts,
         "slices": {part: sum(row["n_slices"] for row in rows if row["split"] == part) for part in PARTS},
         "content": content,
         "checksums": hashlib.sha256(lines.encode()).hexdigest(),
         "versions": {name: package_version(name) for name in PACKAGES},
-    })
+    }
+    write_json(folder / "meta.json", meta | {"seal": seal(meta, read_cases(folder))})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from commands import evaluate
-from raw_files import SLICED_X, call, isles_path, make_isles, make_wmh, save_nifti, tree
+from raw_files import SLICED_X, call, isles_path, make_isles, make_wmh, save_nifti, tree, unseal
 
 import preprocess
 import train
@@ -282,6 +282,9 @@ DATA = {
     "cases.csv without a column": (edit("cases.csv", "n_slices", "slices"), "expected a column n_slices"),
     "spacing is a word": (edit("cases.csv", f",{SLICED_X},", ",wide,"), "case_1: expected numbers"),
     "spacing zero": (edit("cases.csv", f",{SLICED_X},", ",0,"), "case_1: expected positive numbers"),
+    "spacing that float32 rounds to 0": (
+        edit("cases.csv", f",{SLICED_X},", ",1e-160,"), "case_1: expected positive numbers"
+    ),
     "spacing NaN": (edit("cases.csv", f",{SLICED_X},", ",nan,"), "case_1: expected positive numbers"),
     "more slices than files": (edit("cases.csv", ",3,2,", ",4,2,"), "_0003.npy: expected a readable slice"),
     "no validation": (edit("cases.csv", ",val,", ",train,"), "expected cases for val, found none"),
@@ -291,7 +294,7 @@ DATA = {
 @pytest.mark.parametrize("resident", ["host", "stream"])
 @pytest.mark.parametrize("name", DATA)
 def test_training_on_damaged_data_makes_no_run(sliced, tmp_path, refuse, name, resident):
-    data = shutil.copytree(sliced, tmp_path / "data")
+    data = unseal(shutil.copytree(sliced, tmp_path / "data"))
     damage, named = DATA[name]
     damage(data)
     flags = ("--contour", "boundary", "--resident", resident, "--width", "1", "--epochs", "1", "--device", "cpu")

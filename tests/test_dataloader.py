@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from raw_files import SLICED_X
+from raw_files import SLICED_X, unseal
 
 import dataloader
 from boundary_loss.distance import region_wise_map
@@ -59,7 +59,7 @@ def damaged(sliced, tmp_path):
     """A copy that a test may damage."""
     import shutil
 
-    return shutil.copytree(sliced, tmp_path / "copy")
+    return unseal(shutil.copytree(sliced, tmp_path / "copy"))
 
 
 def damage_objects(path):

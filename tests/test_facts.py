@@ -15,7 +15,7 @@ COUNTS = ([{}, {"a": 0, "b": 2**53 - 1}], [{"a": -1}, {"a": 2**53}, {"a": 1.0}, 
 NUMBER = ([0, -2.5, 1e300, None], [float("nan"), float("inf"), True, "1", [1]])
 CASES = {
     "dataset": TEXT, "distance_map": TEXT, "normalise": TEXT, "fit": TEXT, "resize_labels": TEXT,
-    "layout": TEXT_OR_NONE, "source": TEXT_OR_NONE, "checksums": TEXT_OR_NONE,
+    "layout": TEXT_OR_NONE, "source": TEXT_OR_NONE, "checksums": TEXT_OR_NONE, "seal": TEXT,
     "class_names": NAMES, "modalities": NAMES, "endings": NAMES,
     "classes": ([*NAMES[0], None], [value for value in NAMES[1] if value is not None]),
     "unit": (["mm", "px"], ["cm", "", None, 1]),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import evaluate
-from raw_files import SLICED_X, call
+from raw_files import SLICED_X, call, unseal
 from result_folders import case, write_run
 
 from reporting import figure_set, figures, pictures, runs, tables
@@ -201,7 +201,7 @@ def test_figures_that_cannot_be_drawn(results, monkeypatch, capsys, flags, named
 
 def test_pictures_refuse_a_data_set_that_was_sliced_anew(results, sliced, tmp_path, monkeypatch, capsys):
     root = shutil.copytree(results, tmp_path / "isles")
-    data = shutil.copytree(sliced, tmp_path / "data")
+    data = unseal(shutil.copytree(sliced, tmp_path / "data"))
     (data / "cases.csv").write_text((data / "cases.csv").read_text().replace(f",{SLICED_X},", ",0.46,"))
     config = json.loads((root / "gdl" / "seed0" / "config.json").read_text())
     (root / "gdl" / "seed0" / "config.json").write_text(json.dumps({**config, "data": str(data)}))

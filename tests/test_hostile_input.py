@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from commands import evaluate
-from raw_files import call, isles_path, make_isles, make_nnunet, make_wmh
+from raw_files import SLICED_X, call, isles_path, make_isles, make_nnunet, make_wmh, unseal
 from training_runs import SMALL
 
 import preprocess
@@ -255,7 +255,7 @@ def test_a_header_cannot_make_a_billion_slices(sliced, tmp_path, monkeypatch, ca
 
 
 def test_fewer_slices_than_were_sliced_are_noticed(sliced, tmp_path, monkeypatch, capsys):
-    data = shutil.copytree(sliced, tmp_path / "data")
+    data = unseal(shutil.copytree(sliced, tmp_path / "data"))
     text = (data / "cases.csv").read_text()
     (data / "cases.csv").write_text(text.replace(",3,2,", ",2,2,", 1))
     assert call(train, "--data", data, "--out", tmp_path / "run", *SMALL, monkeypatch=monkeypatch) == 2
@@ -456,10 +456,37 @@ def test_a_data_set_without_checksums_is_the_same_data(sliced, tmp_path):
     data = shutil.copytree(sliced, tmp_path / "data")
     (data / "checksums.txt").unlink()
     meta = json.loads((data / "meta.json").read_text())
-    del meta["checksums"]
+    del meta["checksums"], meta["seal"]
     (data / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
     assert read_meta(data).fingerprint == read_meta(sliced).fingerprint
     assert part_files(read_meta(data), "train").sums is None
+
+
+def change_meta(path, change):
+    meta = json.loads((path / "meta.json").read_text())
+    change(meta)
+    (path / "meta.json").write_text(json.dumps(meta))
+
+
+def change_spacing(data):
+    text = (data / "cases.csv").read_text()
+    (data / "cases.csv").write_text(text.replace(f",{SLICED_X},", ",999.0,", 1))
+
+
+@pytest.mark.parametrize("change", [
+    change_spacing,
+    lambda data: change_meta(data, lambda meta: meta["class_names"].insert(1, "other")),
+    lambda data: change_meta(data, lambda meta: meta.update(normalise="zscore")),
+    lambda data: change_meta(data, lambda meta: meta.update(modalities=meta["modalities"][::-1])),
+    lambda data: change_meta(data, lambda meta: meta.pop("checksums")),
+])
+def test_what_a_data_set_says_of_itself_is_as_it_was_written(sliced, tmp_path, change):
+    data = shutil.copytree(sliced, tmp_path / "data")
+    change_meta(data, lambda meta: meta.update(source="moved", versions={}))    # which do not change what it is
+    assert read_meta(data).fingerprint == read_meta(sliced).fingerprint
+    change(data)
+    with pytest.raises(InputError, match="data: expected meta.json and cases.csv as they were written, found others"):
+        read_meta(data)
 
 
 # Slices with damaged headers ------------------------------------------------------------------------------------------

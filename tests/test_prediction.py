@@ -229,7 +229,8 @@ def test_a_run_that_this_version_cannot_predict_with_is_named(trained, tmp_path,
 def test_what_a_kill_left_of_an_evaluation_goes_with_the_next(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     (run / "predictions_native").mkdir()
-    left = [run / ".7.metrics.csv", run / "predictions" / ".7.case_4.nii.gz", run / "predictions_native" / ".7.a.nii"]
+    left = [run / f"{folder}.unfinished-7.{name}" for folder, name in (
+        ("", "metrics.csv"), ("predictions/", "case_4.nii.gz"), ("predictions_native/", "a.nii"))]
     for path in left:
         path.write_text("half")
     mine = run / "predictions" / ".mine"

@@ -312,6 +312,7 @@ def test_what_lies_in_the_way_of_slicing_and_is_not_its_own_stays(tmp_path, monk
     arguments = ("isles", "--source", source, "--dest", tmp_path / "data", "--size", "32", "--val", "1", "--jobs", "1")
     assert call(preprocess, *arguments, monkeypatch=monkeypatch) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and ".data.partial: expected nothing, or what a killed preprocess.py has left" in error
+    assert error.count("\n") == 1
+    assert ".data.partial: expected nothing, or what a killed preprocess.py has left" in error
     assert tree(tmp_path) == before
 

@@ -425,7 +425,7 @@ def test_the_page_does_not_scroll_sideways(opened, width):
 def test_several_classes_have_a_colour_and_a_line_of_numbers_each(browser, data, tmp_path):
     moved = shutil.copytree(data, tmp_path / "data")
     meta = json.loads((moved / "meta.json").read_text())
-    del meta["checksums"]
+    del meta["checksums"], meta["seal"]
     (moved / "meta.json").write_text(json.dumps({**meta, "class_names": ["background", "core", "rim"]}))
     for path in (moved / "val" / "label").iterdir():
         label = np.load(path)
@@ -461,7 +461,7 @@ def test_hostile_names_and_values_are_text(browser, data, tmp_path):
     quoted = '"' + hostile_case.replace('"', '""') + '"'
     (moved / "cases.csv").write_text(text.replace(f"\n{case_id},", f"\n{quoted},"))
     meta = json.loads((moved / "meta.json").read_text())
-    del meta["checksums"]
+    del meta["checksums"], meta["seal"]
     meta |= {"modalities": [HOSTILE, *meta["modalities"][1:]], "class_names": ["background", HOSTILE]}
     (moved / "meta.json").write_text(json.dumps(meta))
     metrics = [(name, 0.5, 1.0, 2.0, 36, 36, 1) for name in cases_of(moved)]

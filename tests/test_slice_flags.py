@@ -72,7 +72,7 @@ def parts_of(raw, dest, dataset, *flags):
         where = ("--source", str(raw / dataset), "--dest", str(dest), "--size", "16", "--jobs", "1")
         preprocess.main([dataset, *where, *flags])
     meta = json.loads((dest / "meta.json").read_text())
-    aside = ("content", "checksums", "versions", "slices")
+    aside = ("content", "checksums", "seal", "versions", "slices")
     found |= {f"meta {key}": value for key, value in meta.items() if key not in aside}
     rows = {row["case_id"]: row for row in csv.DictReader((dest / "cases.csv").open())}
     found["cases"] = sorted(rows)

@@ -233,7 +233,7 @@ def enlarge(sliced, data, *, slices: int) -> None:
     """256 x 256, 20 channels, ``slices`` slices a training case; links, so that it fills little on the disk."""
     shutil.copytree(sliced, data)
     meta = json.loads((data / "meta.json").read_text()) | {"size": 256, "modalities": [f"t{n}" for n in range(20)]}
-    del meta["slices"], meta["checksums"]
+    del meta["slices"], meta["checksums"], meta["seal"]
     (data / "meta.json").write_text(json.dumps(meta))
     header, *rows = (data / "cases.csv").read_text().splitlines()
     lines, rng = [header], np.random.default_rng(0)
