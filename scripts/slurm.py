@@ -21,7 +21,7 @@ from slurm_jobs import Job, Submission, cancel, queued_jobs, queued_runs, read_s
 
 from environment.command import Parser, run_command
 from environment.locks import exclusive
-from utils import InputError, read_json
+from utils import InputError, read_json, read_rows, read_text
 
 TASK = Path(__file__).with_name("slurm_task.sh")
 TAIL = 2**16    # bytes of a log's end
@@ -68,7 +68,10 @@ def task_makeflags(environment: Mapping[str, str]) -> str:
 def row_options(results: Path, row: str) -> str:
     """What make was asked for, of a row."""
     path = results / row / ".options"
-    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    try:
+        return read_text(path).strip() if path.exists() else ""
+    except ValueError as error:
+        raise InputError(f"{path}: expected the options of a row, found {error}") from None
 
 
 def submit(args: Namespace) -> None:
@@ -192,8 +195,10 @@ def epochs(run: Path) -> str:
     """How far a run is, from its files."""
     if not (run / "log.csv").exists() or not (run / "config.json").exists():
         return ""
-    done = max(0, len((run / "log.csv").read_text(encoding="utf-8").splitlines()) - 1)
-    return f"epoch {done} of {read_json(run / 'config.json').get('settings', {}).get('epochs', '?')}"
+    settings = read_json(run / "config.json").get("settings")
+    if not isinstance(settings, dict):
+        raise InputError(f"{run / 'config.json'}: expected the settings of a run, found {settings!r:.80}")
+    return f"epoch {len(read_rows(run / 'log.csv', ('epoch',)))} of {settings.get('epochs', '?')}"
 
 
 def last_line(log: Path) -> str | None:

@@ -50,6 +50,16 @@ class Submission:
     array: str = ""
     after: str = ""
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether all of it is of its kind, which a file that somebody has edited may not be."""
+        texts = [self.token, self.time, self.goal, self.array, self.after]
+        for several, kind in ((self.runs, list), (self.tasks, list), (self.options, dict)):
+            if not isinstance(several, kind):
+                return False
+            texts += several
+        return all(isinstance(text, str) for text in (*texts, *self.options.values()))
+
     def log(self, folder: Path, run: str) -> Path:
         return folder / f"{self.token}-{self.tasks.index(run)}.log"
 
@@ -65,7 +75,10 @@ def read_submissions(folder: Path) -> list[Submission]:
         record = read_json(path)
         if sorted(record) != sorted(names):
             raise InputError(f"{path}: expected a record of {', '.join(names)}, found {', '.join(record)}")
-        submissions.append(Submission(**record))
+        submission = Submission(**record)
+        if not submission.is_sound:
+            raise InputError(f"{path}: expected texts and lists of texts, found {record}")
+        submissions.append(submission)
     return sorted(submissions, key=lambda submission: (submission.time, submission.token))
 
 
@@ -74,8 +87,8 @@ def queued_runs(submissions: Iterable[Submission], jobs: Iterable[Job]) -> dict[
     known = {submission.token: submission for submission in submissions}
     found = {}
     for job in jobs:
-        if job.name in known and job.index.isdigit():
-            submission = known[job.name]
+        submission = known.get(job.name)
+        if submission and job.index.isdigit() and int(job.index) < len(submission.tasks):
             found[submission.tasks[int(job.index)]] = submission, job
     return found
 

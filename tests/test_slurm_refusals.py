@@ -194,6 +194,50 @@ def test_a_record_that_is_damaged(state):
     assert_refused(submit(state), records(state)[0].name, "expected a record of token, time, goal", "found token")
 
 
+@pytest.mark.parametrize(
+    "change", [{"tasks": 5}, {"tasks": ["gdl/seed0", 1]}, {"options": ["gdl"]}, {"options": {"gdl": None}},
+               {"runs": "gdl"}, {"time": 7}, {"array": None}, {"after": 2}, {"goal": []}],
+)
+def test_a_record_of_other_kinds_is_one_line(state, change):
+    submit(state)
+    (record,) = records(state)
+    record.write_text(json.dumps(json.loads(record.read_text()) | change))
+    assert_refused(status(state), record.name, "expected texts and lists of texts, found")
+
+
+def test_jobs_of_the_same_name_that_are_no_task_of_the_record(state):
+    """A task beyond its last, a job that is no array's, a line that is none."""
+    submit(state, runs=RUNS[:2])
+    (record,) = records(state)
+    for line in (f"7|2|RUNNING|None|{record.stem}", f"8|N/A|RUNNING|None|{record.stem}", "9|0|RUNNING"):
+        (state / "queue").write_text((state / "queue").read_text() + f"{line}\n")
+    leave(state, RUNS[1])
+    lines = [line.split()[:2] for line in status(state).stdout.splitlines()[:2]]
+    assert lines == [["gdl/seed0", "waits"], ["gdl/seed1", "failed"]]
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("config.json", b'{"settings": 5}', "config.json: expected the settings of a run, found 5"),
+    ("log.csv", b"epoch\n\xff\n", "log.csv: expected"),
+])
+def test_a_damaged_run_is_named(state, name, content, words):
+    run = state / "results" / "isles" / "gdl" / "seed0"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text('{"settings": {"epochs": 9}}')
+    (run / "log.csv").write_text("epoch\n0\n")
+    assert "epoch 1 of 9" in status(state).stdout
+    (run / name).write_bytes(content)
+    assert_refused(status(state), words)
+
+
+def test_options_that_are_no_text_are_named(state):
+    options = state / "results" / "isles" / "gdl" / ".options"
+    options.parent.mkdir(parents=True)
+    options.write_bytes(b"--region \xff\n")
+    assert_refused(submit(state), ".options: expected the options of a row")
+    assert not queue(state) and not records(state)
+
+
 def test_flags_of_the_user_come_after_what_may_change(state):
     submit(state, "--flags=--signal=B:TERM@300 --comment='two words'", "--max=7")
     words = (state / "calls").read_text().splitlines()[1]
