@@ -41,8 +41,11 @@ endef
 ifneq ($(findstring $(newline),$(value RAW)),)
 $(error RAW: expected a path on one line, found several)
 endif
-# These are parts of targets, which make itself takes apart.
-$(foreach v,DATA RESULTS VENV,$(foreach c,$$ ' " ` ;,$(if $(findstring $(c),$(value $(v))),$(error $(v): expected a path without $(c), found $(value $(v))))))
+# These are parts of targets and of commands, which make and the shell take apart.
+hash := \#
+brackets := ( ) [ ] { }
+backslash := \$(empty)
+$(foreach v,DATA RESULTS VENV,$(foreach c,$$ ' " ` ; & | < > : = % * ? ! $(hash) $(brackets) $(backslash),$(if $(findstring $(c),$(value $(v))),$(error $(v): expected a path without $(c), found $(value $(v))))))
 $(foreach v,DATA RESULTS VENV,$(if $(word 2,$(value $(v))),$(error $(v): expected a path without spaces, found $(value $(v)))))
 
 ifneq ($(RUNNER),local)

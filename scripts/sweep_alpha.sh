@@ -8,28 +8,28 @@
 # them that runs this script again, for the table and its curves. The other variables of the Makefile (RAW, DEVICE, ...) pass through.
 set -euo pipefail
 
-if [[ $# -ne 2 ]]; then
-  echo "sweep_alpha.sh: error: expected a data set and a list of alphas, found $# arguments: sweep_alpha.sh isles \"0.01 0.1\"" >&2
-  exit 2
-fi
+fail() { echo "sweep_alpha.sh: error: $1" >&2; exit 2; }
+
+[[ $# -eq 2 ]] || fail "expected a data set and a list of alphas, found $# arguments: sweep_alpha.sh isles \"0.01 0.1\""
 dataset=$1
+# What make would take for a flag, or run.
+[[ $dataset =~ ^[A-Za-z0-9][A-Za-z0-9_-]*$ ]] || fail "expected a data set's name, found $dataset"
+[[ ${SEEDS-0} =~ ^[0-9[:space:]]+$ ]] || fail "SEEDS: expected whole numbers, found $SEEDS"
+[[ ${JOBS-1} =~ ^[0-9]+$ ]] || fail "JOBS: expected a whole number, found $JOBS"
 # Up to the end of the text, not of its first line.
 read -rd '' -a alphas <<< "$2" || true
 read -rd '' -a strategies <<< "${STRATEGIES-increase rebalance}" || true
 
 rows=(gdl)
 for alpha in "${alphas[@]}"; do
-  if ! [[ $alpha =~ ^[0-9]*\.?[0-9]+$ ]]; then
-    echo "sweep_alpha.sh: error: expected alphas as decimal numbers, found $alpha" >&2
-    exit 2
-  fi
+  [[ $alpha =~ ^[0-9]*\.?[0-9]+$ ]] || fail "expected alphas as decimal numbers, found $alpha"
   rows+=("gdl-boundary-constant-$alpha")
 done
 for strategy in "${strategies[@]}"; do
   case $strategy in
     rebalance) rows+=(gdl-boundary) ;;
     increase) rows+=(gdl-boundary-increase) ;;
-    *) echo "sweep_alpha.sh: error: expected strategies increase or rebalance, found $strategy" >&2; exit 2 ;;
+    *) fail "expected strategies increase or rebalance, found $strategy" ;;
   esac
 done
 

@@ -98,11 +98,21 @@ def test_a_sweep_of_alpha_leaves_a_table_and_curves(project):
         (["isles"], "found 1 arguments"),
         (["isles", "0.1 high"], "found high"),
         (["isles", "1e-3"], "found 1e-3"),
+        (["", "0.1"], "expected a data set's name, found"),
+        (["--eval=$(shell touch hacked)y", "0.1"], "expected a data set's name, found --eval"),
+        (["a b", "0.1"], "expected a data set's name, found a b"),
+        (["isles", "0.1", ("SEEDS", "$(shell touch hacked)")], "SEEDS: expected whole numbers, found $(shell"),
+        (["isles", "0.1", ("JOBS", "2 hacked")], "JOBS: expected a whole number, found 2 hacked"),
     ],
 )
 def test_a_sweep_refuses_what_is_no_list_of_numbers(project, arguments, found):
-    failed = subprocess.run(["scripts/sweep_alpha.sh", *arguments], cwd=project, capture_output=True, text=True)
+    """And what make would run, or take for a flag."""
+    environment = without_make() | dict(each for each in arguments if isinstance(each, tuple))
+    words = [each for each in arguments if isinstance(each, str)]
+    failed = subprocess.run(["scripts/sweep_alpha.sh", *words], cwd=project, capture_output=True, text=True,
+                            env=environment)
     assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and found in failed.stderr
+    assert not (project / "hacked").exists()
 
 
 def test_bad_raw_data_leaves_no_data_set(project):
@@ -376,7 +386,7 @@ def test_raw_data_in_a_folder_of_any_name(project, tmp_path):
 
 
 @pytest.mark.parametrize("variable", ["DATA", "RESULTS", "VENV"])
-@pytest.mark.parametrize("path", ["it's", "a b", "c;d", "e$$f"])
+@pytest.mark.parametrize("path", ["it's", "a b", "c;d", "e$$f", *(f"r{sign}s" for sign in "&|<>()[]{}#:%*?=!\\\"`")])
 def test_folders_that_make_would_take_apart(project, variable, path):
     refused = make(project, "isles-data", "RAW=raw/isles", f"{variable}={path}")
     assert refused.returncode == 2 and f"{variable}: expected a path without" in refused.stderr
