@@ -9,6 +9,7 @@ from environment.startup import begin  # first, so that a stop is one line while
 begin(__name__)
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def check_out(args):
     if args.out.exists() and not args.out.is_dir():
         raise BadRequest(f"--out: expected a folder, found the file {args.out}")
     for name in LAYOUTS[args.layout].tops(args):
-        if (args.out / name).exists():
+        if os.path.lexists(args.out / name):
             raise BadRequest(f"{args.out / name} exists already: remove it, or choose another --out")
 
 

@@ -1,4 +1,6 @@
 """Phantoms in folders: determinism, flags that act, refusals, nothing left of a run that breaks."""
+import os
+
 import nibabel as nib
 import phantom
 import phantom_heart
@@ -80,6 +82,11 @@ def test_what_exists_is_refused_and_left_alone(tmp_path, capsys, layout):
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and f"{tmp_path / TOPS[layout]} exists already" in error
     assert files_of(tmp_path) == {f"{TOPS[layout]}/thesis.txt": b"precious"}
+    (tmp_path / "other").mkdir()
+    link = tmp_path / "other" / TOPS[layout]
+    link.symlink_to("unmounted")
+    assert phantom.main([layout, "--out", str(link.parent), *SMALL[layout]]) == 2
+    assert link.is_symlink() and os.listdir(link.parent) == [link.name]
 
 
 def test_a_run_that_breaks_leaves_nothing_and_a_killed_one_is_cleared(tmp_path, monkeypatch):
