@@ -7,6 +7,7 @@ import numpy as np
 
 from raw_data.files import RawFile
 from raw_data.limits import HEADER, nifti_length
+from raw_data.nifti import mm_per_unit
 from utils import InputError, refuse_damage
 
 DIRECTION_TOLERANCE = 0.05      # of direction cosines: 3 degrees
@@ -30,7 +31,7 @@ def check_orientation(case_id: str, files: Sequence[RawFile], *, with_origin: bo
 
 
 def stated_affine(file: RawFile) -> np.ndarray | None:
-    """The affine of a NIfTI file; None where it states none."""
+    """The affine of a NIfTI file, to mm; None where it states none."""
     if not str(file).endswith((".nii", ".nii.gz")):
         return None
     content = file.beginning(HEADER)
@@ -48,7 +49,7 @@ def stated_affine(file: RawFile) -> np.ndarray | None:
     if not np.isfinite(affine).all() or not steps.all():
         return None
     identity = np.array_equal(affine, np.eye(4)) and not np.allclose(header["pixdim"][1:4], 1)
-    return None if identity else affine
+    return None if identity else np.diag([*[mm_per_unit(header)] * 3, 1.0]) @ affine
 
 
 def directions(affine: np.ndarray) -> np.ndarray:

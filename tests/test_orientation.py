@@ -3,10 +3,12 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 from scipy.spatial.transform import Rotation
 
 from raw_data.files import RawFile
 from raw_data.orientation import check_orientation, stated_affine
+from raw_data.volumes import read_nifti, read_volumes
 from utils import InputError
 
 SPACING = np.array([0.9, 1.2, 3.0])
@@ -96,3 +98,36 @@ def test_one_of_the_two_affines_is_enough(write, tmp_path, codes):
     image.set_qform(expected if codes[1] else None, codes[1])
     nib.save(image, tmp_path / "two.nii")
     np.testing.assert_allclose(stated_affine(RawFile(tmp_path / "two.nii")), expected, atol=1e-5)
+
+
+UNITS = {"unknown": 1.0, "mm": 1.0, "meter": 1e-3, "micron": 1e3}       # and what 1 mm is in them
+
+
+@pytest.fixture
+def write_in(tmp_path):
+    """A NIfTI file of one place and spacing, which its header has in a unit."""
+
+    def make(unit):
+        affine = np.diag([*SPACING, 1.0])
+        affine[:3, 3] = -20.0, 4.0, 7.0
+        voxels = np.random.default_rng(0).integers(0, 9, (4, 5, 3)).astype(np.uint8)
+        image = nib.Nifti1Image(voxels, np.diag([*[UNITS[unit]] * 3, 1.0]) @ affine)
+        image.header.set_xyzt_units(unit, "sec")
+        nib.save(image, tmp_path / f"{unit}.nii")
+        return RawFile(tmp_path / f"{unit}.nii")
+
+    return make
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_lengths_are_mm_whatever_the_headers_unit(write_in, unit):
+    """As SimpleITK reads them; its x and y run the other way."""
+    file = write_in(unit)
+    expected, (_, spacing), affine = SimpleITK.ReadImage(str(file)), read_nifti("a", file), stated_affine(file)
+    assert spacing == pytest.approx(expected.GetSpacing(), abs=1e-6) and spacing == pytest.approx(SPACING, abs=1e-6)
+    assert affine[:3, 3] == pytest.approx(np.multiply(expected.GetOrigin(), (-1, -1, 1)), abs=1e-5)
+
+
+def test_files_in_different_units_are_one_scan(write_in):
+    _, spacing = read_volumes("a", [write_in(unit) for unit in UNITS])
+    assert spacing == pytest.approx(SPACING, abs=1e-6)

@@ -41,19 +41,20 @@ def wmh_run(tmp_path_factory):
     return slice_and_train(root, "wmh", make_wmh(root / "raw"), 24)
 
 
-def rotated_scan(folder, shape=(30, 20, 4), spacing=(0.7, 1.1, 4.5)):
-    """An oblique, anisotropic scan of two modalities with codes, units and an offset of its own."""
+def rotated_scan(folder, shape=(30, 20, 4), spacing=(0.7, 1.1, 4.5), unit=("mm", 1.0)):
+    """An oblique, anisotropic scan of two modalities with codes, units (and what 1 mm is) and an offset of its own."""
     angle = np.deg2rad(20)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     affine = np.eye(4)
     affine[:3, :3] = turn @ np.diag((-spacing[0], spacing[1], spacing[2]))
     affine[:3, 3] = (40.0, -25.0, 7.5)
+    affine[:3] *= unit[1]
     rng = np.random.default_rng(0)
     for name in ("FLAIR", "T1"):
         image = nib.Nifti1Image(rng.integers(0, 900, shape).astype(np.int16), affine)
         image.set_sform(affine, code=2)
         image.set_qform(affine, code=1)
-        image.header.set_xyzt_units("mm", "sec")
+        image.header.set_xyzt_units(unit[0], "sec")
         image.header.set_slope_inter(2.0, 10.0)
         image.header["cal_max"] = 900
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,8 +71,9 @@ def test_each_scan_of_a_folder_has_a_line(wmh_run, tmp_path, monkeypatch, capsys
     assert len(lines) == 2 and all(f"patient {n}, voxels of" in line for n, line in zip((7, 8), lines, strict=True))
 
 
-def test_a_mask_lies_on_the_grid_of_a_rotated_scan(wmh_run, tmp_path, monkeypatch, capsys):
-    scan = rotated_scan(tmp_path / "patient 7" / "pre")
+@pytest.mark.parametrize("unit", [("mm", 1.0), ("meter", 0.001), ("micron", 1000.0)])
+def test_a_mask_lies_on_the_grid_of_a_rotated_scan(wmh_run, tmp_path, monkeypatch, capsys, unit):
+    scan = rotated_scan(tmp_path / "patient 7" / "pre", unit=unit)
     out, soft = tmp_path / "mask.nii.gz", tmp_path / "soft.nii.gz"
     code = call(evaluate, "predict", wmh_run / "run", "--case", scan.parent, "--out", out, "--probabilities", soft,
                 "--device", "cpu", monkeypatch=monkeypatch)
