@@ -259,6 +259,10 @@ DAMAGES = {
         "b_2: expected files of the channels _0000, _0001, found _0000, _0001, _0002",
     ),
     "label missing": (remove("labelsTr/b_2.nii.gz"), "b_2: expected a label"),
+    "label twice": (
+        lambda root: shutil.copy(root / "labelsTr/b_2.nii.gz", root / "labelsTr/b_2.nii"),
+        "b_2: expected one file of this name, found labelsTr/b_2.nii and labelsTr/b_2.nii.gz",
+    ),
     "image missing": (remove("imagesTr/b_2_0000.nii.gz", "imagesTr/b_2_0001.nii.gz"), "b_2: expected an image"),
     "value": (
         lambda root: save_nifti(root / "labelsTr/b_2.nii.gz", np.full((20, 24, 3), 4, np.uint8), (0.5, 0.6, 3)),

@@ -163,6 +163,15 @@ def test_a_new_scan_of_nothing_but_a_label_has_none_of_its_files(tmp_path):
         find_scans(DATASETS["isles"], [folder])
 
 
+def test_a_modality_in_two_files_of_a_folder_is_named(tmp_path):
+    raw = make_wmh(tmp_path / "wmh") / "Utrecht" / "0" / "pre"
+    (tmp_path / "scan").mkdir()
+    for name, copy in (("FLAIR", "a_flair"), ("FLAIR", "b_flair"), ("T1", "a_t1")):
+        shutil.copy(raw / f"{name}.nii.gz", tmp_path / "scan" / f"{copy}.nii.gz")
+    with pytest.raises(InputError, match=r"scan: expected one file of FLAIR, found .*a_flair.nii.gz and .*b_flair"):
+        find_scans(DATASETS["wmh"], [tmp_path / "scan"])
+
+
 def test_images_of_a_folder_are_scans_and_nothing_else_in_it(tmp_path):
     for name in ("a.png", "b.png", "b_mask.png", "b_mask_1.png", "notes.txt", "c.jpg"):
         (tmp_path / name).touch()
