@@ -165,10 +165,10 @@ def write_rows(path: Path | str, rows: Sequence[Mapping], columns: Sequence[str]
         writer.writerows(rows)
 
 
-def parse_rows(text: str) -> list[dict[str, str]]:
+def parse_rows(text: str, delimiter: str = ",") -> list[dict[str, str]]:
     """The lines of a CSV text below its header; ``ValueError`` where it is none."""
     try:
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
         raise ValueError(str(error)) from None
 
