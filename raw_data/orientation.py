@@ -14,8 +14,8 @@ DIRECTION_TOLERANCE = 0.05      # of direction cosines: 3 degrees
 ORIGIN_TOLERANCE = 0.5          # of a voxel
 
 
-def check_orientation(case_id: str, files: Sequence[RawFile], *, with_origin: bool = False) -> None:
-    """``InputError`` where a file's axes point elsewhere than the first's (or, ``with_origin``, begin elsewhere).
+def check_orientation(case_id: str, files: Sequence[RawFile]) -> None:
+    """``InputError`` where a file's axes point elsewhere than the first's, or begin elsewhere.
 
     A header without an affine, or with the identity beside another spacing, as in ISLES 2018, says nothing.
     """
@@ -26,7 +26,7 @@ def check_orientation(case_id: str, files: Sequence[RawFile], *, with_origin: bo
             found = f"{axes(affine)} in {file}"
             raise InputError(f"{case_id}: expected the orientation of {first}, {axes(expected)}, found {found}")
         shift = np.linalg.norm(affine[:3, 3] - expected[:3, 3])
-        if with_origin and shift > ORIGIN_TOLERANCE * np.linalg.norm(expected[:3, :3], axis=0).min():
+        if shift > ORIGIN_TOLERANCE * np.linalg.norm(expected[:3, :3], axis=0).min():
             raise InputError(f"{case_id}: expected the place of {first}, found one {shift:.3g} mm away in {file}")
 
 

@@ -12,7 +12,7 @@ from raw_files import call, save_nifti
 
 from boundary_loss import lesion_detection, lesion_scores
 from evaluation import scoring
-from evaluation.mask_files import as_integers, find_pairs, masks_in, read_npy, read_pair
+from evaluation.mask_files import MaskPair, as_integers, find_pairs, masks_in, read_npy, read_pair
 from evaluation.scoring import ScoreOptions
 from raw_data.files import RawFile
 from utils import InputError
@@ -349,6 +349,19 @@ def test_an_array_is_whole(tmp_path):
         (tmp_path / "a.npy").write_bytes(damaged)
         with pytest.raises(InputError, match=r"a: expected an array"):
             read_npy("a", RawFile(tmp_path / "a.npy"))
+
+
+def test_two_masks_lie_in_the_same_place(tmp_path):
+    """A header that says nothing of it, as ISLES 2018 has them, goes with any."""
+    place = np.diag([*SPACING, 1.0])
+    for name, shift in (("a", 0.0), ("b", 5.0)):
+        place[0, 3] = shift
+        nib.save(nib.Nifti1Image(blobs(0), place), tmp_path / f"{name}.nii")
+    save_nifti(tmp_path / "isles.nii", blobs(0), SPACING, identity_affine=True)
+    with pytest.raises(InputError, match="b: expected the place of .*b.nii, found one 5 mm away in .*a.nii"):
+        read_pair(MaskPair("b", RawFile(tmp_path / "a.nii"), RawFile(tmp_path / "b.nii")), None)
+    for name in ("a", "b"):
+        read_pair(MaskPair("b", RawFile(tmp_path / f"{name}.nii"), RawFile(tmp_path / "isles.nii")), None)
 
 
 def test_two_masks_lie_in_the_same_way(tmp_path):
