@@ -213,6 +213,10 @@ def remove(*names):
 DAMAGES = {
     "no dataset.json": (remove("dataset.json"), "found no dataset.json; it looks like nnunet"),
     "damaged": (lambda root: (root / "dataset.json").write_text("{"), "expected a readable JSON file"),
+    "a label twice": (
+        lambda root: (root / "dataset.json").write_text('{"labels": {"a": 0, "b": 1, "b": 2}}'),
+        "dataset.json: expected a readable JSON file, found the key 'b' twice",
+    ),
     "two": (lambda root: shutil.copytree(root, root / "again"), "expected one dataset.json, found"),
     "no labels": (describe_with(labels=None), "dataset.json: expected labels, found None"),
     "no channels": (describe_with(channel_names=None), "expected channel_names (or modality) numbered from 0"),
