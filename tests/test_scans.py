@@ -151,6 +151,16 @@ def test_files_without_a_modality_in_their_names_come_in_order(tmp_path):
     assert np.array_equal(DATASETS["wmh"].read_scan(scan)[0], expected) and scan.case_id == "a"
 
 
+def test_one_file_is_not_two_channels(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    shutil.copy(make_wmh(tmp_path / "wmh") / "Utrecht" / "0" / "pre" / "FLAIR.nii.gz", path)
+    (tmp_path / "link.nii.gz").symlink_to(path)
+    (tmp_path / "t1.nii.gz").hardlink_to(path)
+    for other in (path, tmp_path / "link.nii.gz", tmp_path / "t1.nii.gz"):
+        with pytest.raises(InputError, match=f"--case: expected a file of its own for each of .*, found {other} twice"):
+            find_scans(DATASETS["wmh"], [path, other])
+
+
 def test_a_new_scan_of_nothing_but_a_label_has_none_of_its_files(tmp_path):
     raw = make_isles(tmp_path / "raw", ("case_1",))
     folder = raw / "TRAINING" / "case_1"
