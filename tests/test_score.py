@@ -1,6 +1,8 @@
 """eval.py score: metrics of any two masks, against medpy and by hand."""
 
 import csv
+import os
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -288,8 +290,20 @@ def test_what_is_no_mask_is_named(tmp_path):
 def test_a_folder_may_hold_more_than_masks(tmp_path):
     for name in ("b.npy", ".hidden.npy", "notes.txt"):
         (tmp_path / name).touch()
-    (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "folder").mkdir()
     assert masks_in(tmp_path) == {"b": RawFile(tmp_path / "b.npy")}
+
+
+@pytest.mark.parametrize(("name", "make", "found"), [
+    ("d.npy", Path.mkdir, "a folder"), ("d.npy", lambda path: path.symlink_to("gone.npy"), "a link that leads to"),
+    ("d.nii.gz", os.mkfifo, "no regular file"), ("d.NII.GZ", Path.touch, "its ending in capitals"),
+    ("d.Png", Path.touch, "its ending in capitals"),
+])
+def test_what_is_named_like_a_mask_does_not_drop_out(masks, monkeypatch, capsys, name, make, found):
+    make(masks / "ref" / name)
+    assert call(evaluate, "score", masks / "pred", masks / "ref", monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"ref/{name}: expected a mask (.nii.gz, " in error and f"found {found}" in error
 
 
 @pytest.fixture
