@@ -290,6 +290,8 @@ def test_what_cannot_be_segmented(isles_run, tmp_path, monkeypatch, capsys, name
     [
         (("--space", "native", "--source", "nowhere"), "nowhere: expected the raw data"),
         (("--space", "native", "--source", "other"), "other"),
+        (("--space", "native", "--source", "thicker"), "expected spacing (0.9, 0.8, 5.0) mm, found (0.9, 0.8, 6.0) mm"),
+        (("--space", "native", "--source", "wider"), "expected spacing (0.9, 0.8, 5.0) mm, found (0.9, 0.801, 5.0) mm"),
         (("--source", "raw"), "expected --space native beside it"),
         (("--ignore-label", "2"), "expected --space native beside it"),
         (("--tolerance", "-1"), "--tolerance: expected at least 0 mm"),
@@ -299,6 +301,8 @@ def test_native_space_refuses_other_raw_data(isles_run, tmp_path, monkeypatch, c
     run = shutil.copytree(isles_run / "run", tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     make_isles(tmp_path / "other", shape=(18, 20, 3))
+    make_isles(tmp_path / "thicker", spacing=(0.9, 0.8, 6.0))
+    make_isles(tmp_path / "wider", spacing=(0.9, 0.801, 5.0))
     evaluate.main(["run", str(run), "--device", "cpu"])
     before = (run / "metrics.csv").read_bytes()
     code = call(evaluate, "run", run, "--device", "cpu", *flags, monkeypatch=monkeypatch)
