@@ -163,6 +163,12 @@ def test_bad_flags_of_preprocess(tmp_path, monkeypatch, refuse, name):
     refuse(preprocess, "isles", "--source", "raw", "--dest", "data/isles", *flags, named=named)
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a\nb", "\x1b[31m", "x" * 201])
+def test_bad_names_of_data_sets(tmp_path, refuse, name):
+    places = ("--source", make_isles(tmp_path / "raw"), "--dest", tmp_path / "d", "--val", "1", "--size", "16")
+    refuse(preprocess, name, "--layout", "isles", *places, named="name of the data set: expected a plain file name")
+
+
 def test_patients_without_sidecars(tmp_path, refuse):
     root = make_isles(tmp_path / "raw")
     isles_path(root, "case_2", "OT").with_suffix(".json").unlink()
