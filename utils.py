@@ -134,15 +134,31 @@ def write_json(path: Path | str, value: Mapping) -> None:
 def parse_json(text: str) -> Any:
     """The value of a JSON text; ``ValueError`` where it is none, or one that no JSON file of ours could hold again.
 
-    That is NaN, infinity, half a surrogate pair, a number beyond 64 bits, and nesting without end.
+    That is NaN, infinity, half a surrogate pair, a number beyond 64 bits, nesting without end, and a key that comes
+    twice, of which the last would win in silence.
     """
     try:
-        value = json.loads(text, parse_int=parse_int)
+        value = json.loads(text, parse_int=parse_int, object_pairs_hook=object_of)
         with_room = functools.reduce(lambda inner, _: [inner], range(50), value)    # for those who nest it once more
         json.dumps(with_room, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except RecursionError:
         raise ValueError("nesting without end") from None
     return value
+
+
+def object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of its keys and values; ``ValueError`` where a key comes twice."""
+    check_once([key for key, _ in pairs], "key")
+    return dict(pairs)
+
+
+def check_once(names: Sequence[str], what: str) -> None:
+    """``ValueError`` where a name (``what`` it is, in words) comes twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"the {what} {name[:80]!r} twice")
+        seen.add(name)
 
 
 def parse_int(digits: str) -> int:
@@ -170,10 +186,12 @@ def write_rows(path: Path | str, rows: Sequence[Mapping], columns: Sequence[str]
         writer.writerows(rows)
 
 
-def parse_rows(text: str) -> list[dict[str, str]]:
-    """The lines of a CSV text below its header; ``ValueError`` where it is none."""
+def parse_rows(text: str, delimiter: str = ",") -> list[dict[str, str]]:
+    """The lines of a CSV text below its header; ``ValueError`` where it is none, or two columns have one name."""
     try:
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        check_once([name for name in reader.fieldnames or () if name], "column")
+        return list(reader)
     except csv.Error as error:
         raise ValueError(str(error)) from None
 

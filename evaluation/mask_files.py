@@ -56,20 +56,34 @@ def find_pairs(prediction: Path, reference: Path) -> tuple[list[MaskPair], list[
 
 
 def masks_in(folder: Path) -> dict[str, RawFile]:
-    """The masks of a folder by name without ending; ``InputError`` for none, or for two of one name."""
+    """The masks of a folder by name without ending; ``InputError`` for none, for two of one name, for no file."""
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise InputError(f"{folder}: expected two masks or two folders of masks, found {found}")
     masks: dict[str, RawFile] = {}
     for path in sorted(folder.iterdir()):
-        if ending(path) is None or path.name.startswith(".") or not path.is_file():
+        if ending(Path(path.name.lower())) is None or path.name.startswith("."):
             continue
+        check_is_file(path)
         if stem(path) in masks:
             raise InputError(f"{path}: expected one mask of each name, found {masks[stem(path)]} too")
         masks[stem(path)] = RawFile(path)
     if not masks:
         raise InputError(f"{folder}: expected masks ({', '.join(ALL_ENDINGS)}), found none")
     return masks
+
+
+def check_is_file(path: Path) -> None:
+    """``InputError`` where what is named like a mask is none that is read: no case may drop out in silence."""
+    if path.is_file() and ending(path) is not None:
+        return
+    if path.is_file():
+        found = "its ending in capitals"
+    elif path.is_dir():
+        found = "a folder"
+    else:
+        found = "no regular file" if path.exists() else "a link that leads to nothing"
+    raise InputError(f"{path}: expected a mask ({', '.join(ALL_ENDINGS)}), found {found}")
 
 
 def ending(path: Path) -> str | None:

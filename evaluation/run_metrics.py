@@ -20,8 +20,11 @@ from evaluation.measuring import MeasuringOptions
 from evaluation.metric_catalogue import CATALOGUE, COLUMNS
 from evaluation.outputs import Template, read_template, save_mask
 from evaluation.prediction import Model, load_model, predict_cases
-from raw_data.volumes import IGNORED, Spacing
+from raw_data.dataset import Case
+from raw_data.volumes import IGNORED, Spacing, check_grid
 from sliced_data.meta import Meta, read_meta
+from sliced_data.slices import SlicedCase
+from slicing.grid import Grid
 from slicing.resampling import to_native, to_sliced_label
 from slicing.selection import kept_slices
 from training.interrupts import memory_advice
@@ -170,6 +173,8 @@ def read_native(
         sliced = to_sliced_label(reference[..., slices], model.grid, spacing)
         if not np.array_equal(sliced, to_volume(val.label[at])):
             raise InputError(f"{files.labels[0]}: expected the label that {meta.root} was sliced from")
+        if model.raw.unit == "mm":
+            check_spacing(files, case, model.grid, reference.shape, spacing)
         template = read_template(model.raw, files)
         if template.shape != reference.shape:
             expected = f"an image of {reference.shape}, as its label"
@@ -180,6 +185,14 @@ def read_native(
             ignore = (voxels == options.ignore_label) | (False if ignore is None else ignore)
         found[case.case_id] = Native(template, slices, reference, spacing, ignore)
     return found
+
+
+def check_spacing(files: Case, case: SlicedCase, grid: Grid, shape: tuple[int, ...], spacing: Spacing) -> None:
+    """``InputError`` where a label has another spacing (mm) than it had when it was sliced, by that of the slices."""
+    x, y, z = (
+        mm * then / now for mm, then, now in zip(spacing, case.spacing, grid.spacing_of(shape, spacing), strict=True)
+    )
+    check_grid(case.case_id, files.labels[0], shape=shape, spacing=spacing, expected=(shape, (x, y, z)))
 
 
 def ignored_in(model: Model, reference: np.ndarray) -> np.ndarray | None:

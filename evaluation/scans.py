@@ -47,6 +47,9 @@ def scan_of_files(raw: RawDataset, paths: Sequence[Path]) -> Case:
     wanted = raw.modalities
     if len(paths) != raw.n_files:
         raise InputError(f"--case: expected {raw.n_files} files, {', '.join(wanted)}, found {len(paths)}")
+    for number, path in enumerate(paths):
+        if any(path.samefile(other) for other in paths[:number]):
+            raise InputError(f"--case: expected a file of its own for each of {', '.join(wanted)}, found {path} twice")
     kinds = [modality_in(path.name, raw) for path in paths]
     if set(kinds) == set(wanted):
         paths = [paths[kinds.index(modality)] for modality in wanted]

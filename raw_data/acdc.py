@@ -12,6 +12,7 @@ FRAME = re.compile(
 )
 INFO = re.compile(r"(?:^|/)(?P<patient>patient\d+)/Info\.cfg$", re.IGNORECASE)
 PHASES = ("ED", "ES")
+PHASE = re.compile(r"^[ \t]*(ED|ES)[ \t]*:(.*)$", re.MULTILINE | re.IGNORECASE)
 Frames = dict[tuple[int, bool], str]    # (number, whether it is a label) -> path
 
 
@@ -20,6 +21,7 @@ class AcdcDataset(RawDataset):
 
     def cases_in(self, files: Mapping[str, RawFile]) -> list[Case]:
         files = {path: file for path, file in files.items() if not in_testing(path)}
+        check_folders(files)
         frames, infos = match_frames(files), match_infos(files)
         return [
             patient_case(patient, phase, number, frames[patient], files)
@@ -41,6 +43,17 @@ def in_testing(path: str) -> bool:
     return "testing" in path.lower().split("/")[:-1]
 
 
+def check_folders(files: Mapping[str, RawFile]) -> None:
+    """``InputError`` where what belongs to a patient lies in two folders: nobody knows which Info.cfg is right."""
+    folders: dict[str, str] = {}
+    for path in sorted(files):
+        match = FRAME.search(path) or INFO.search(path)
+        folder = path.rsplit("/", 1)[0]
+        if match and folders.setdefault(match["patient"], folder) != folder:
+            found = f"{folders[match['patient']]} and {folder}"
+            raise InputError(f"{match['patient']}: expected one folder of this patient, found {found}")
+
+
 def match_frames(files: Mapping[str, RawFile]) -> dict[str, Frames]:
     """patient -> its frames; ``InputError`` where a frame comes twice."""
     found: dict[str, Frames] = {}
@@ -58,21 +71,31 @@ def match_frames(files: Mapping[str, RawFile]) -> dict[str, Frames]:
 
 
 def match_infos(files: Mapping[str, RawFile]) -> dict[str, RawFile]:
-    """patient -> Info.cfg"""
-    matches = {path: INFO.search(path) for path in files}
-    return {match["patient"]: files[path] for path, match in matches.items() if match}
+    """patient -> Info.cfg; ``InputError`` where it comes twice, in another spelling."""
+    found: dict[str, RawFile] = {}
+    for path in sorted(files):
+        match = INFO.search(path)
+        if match and found.setdefault(match["patient"], files[path]) != files[path]:
+            two = f"{found[match['patient']]} and {files[path]}"
+            raise InputError(f"{match['patient']}: expected one Info.cfg, found {two}")
+    return found
 
 
 def read_phases(patient: str, info: RawFile | None) -> dict[str, int]:
-    """ED and ES -> number of the frame."""
+    """ED and ES -> number of the frame; ``InputError`` where Info.cfg says none, two, or the same for both."""
     if info is None:
         raise InputError(f"{patient}: expected Info.cfg beside its frames, found none")
     text = info.read().decode("utf-8", errors="replace")
-    named = {key.upper(): int(number) for key, number in re.findall(r"^\s*(ED|ES)\s*:\s*(\d+)\s*$", text, re.M | re.I)}
+    named: dict[str, int] = {}
     for phase in PHASES:
-        if phase not in named:
-            raise InputError(f"{patient}: expected a line '{phase}: <frame>' in {info}, found {text!r:.60}")
-    return {phase: named[phase] for phase in PHASES}
+        numbers = [value.strip() for key, value in PHASE.findall(text) if key.upper() == phase]
+        if len(numbers) != 1 or not re.fullmatch(r"\d{1,9}", numbers[0]):
+            found = f"{numbers or text!r:.60}"
+            raise InputError(f"{patient}: expected one line '{phase}: <frame>' in {info}, found {found}")
+        named[phase] = int(numbers[0])
+    if named["ED"] == named["ES"]:
+        raise InputError(f"{patient}: expected two frames, ED and ES, found {named['ED']} for both in {info}")
+    return named
 
 
 def patient_case(patient: str, phase: str, number: int, frames: Frames, files: Mapping[str, RawFile]) -> Case:

@@ -34,6 +34,8 @@ class BusiDataset(RawDataset):
         for case_id in images.keys() ^ masks.keys():
             expected, there = ("an image", masks) if case_id in masks else ("a mask", images)
             raise InputError(f"{case_id}: expected {expected} ({self.layout}), found only {there[case_id]}")
+        for case_id, image in images.items():
+            check_beside(case_id, image, masks[case_id])
         return [
             Case(case_id, None, (files[path],), tuple(files[mask] for mask in masks[case_id]), path,
                  image_class=case_id.split()[0])
@@ -65,6 +67,14 @@ class BusiDataset(RawDataset):
             image = read_image(case.case_id, case.images[0])
             groups[f"{image.shape} {hashlib.sha256(image).hexdigest()}"].append(case.case_id)
         return [group for group in groups.values() if len(group) > 1]
+
+
+def check_beside(case_id: str, image: str, masks: list[str]) -> None:
+    """``InputError`` where a mask lies in another folder than its image: another copy's, or another annotator's."""
+    folder = image.rpartition("/")[0]
+    for mask in masks:
+        if mask.rpartition("/")[0] != folder:
+            raise InputError(f"{case_id}: expected its masks beside {image}, found {mask}")
 
 
 BUSI = BusiDataset(

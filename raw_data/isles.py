@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from raw_data.dataset import Recipe, says
 from raw_data.files import RawFile
 from raw_data.patterns import PatternDataset
+from utils import InputError
 
 # An older release says MR_ for CT_.
 MAPS = ("CBF", "CBV", "MTT", "Tmax")
@@ -22,14 +23,20 @@ class IslesDataset(PatternDataset):
 
 
 def isles_patient(files: Mapping[str, RawFile], label_path: str) -> str | None:
-    """The patient that a scan's JSON sidecar names (two slabs, A and B, may be one patient)."""
+    """The patient that a scan's JSON sidecar names (two slabs, A and B, may be one patient).
+
+    ``InputError`` where its sidecars name two.
+    """
     folder = str(PurePosixPath(label_path).parent)
+    named: dict[str, str] = {}
     for path, file in files.items():
         if path.startswith(folder + "/") and path.endswith(".json"):
-            named = re.search(r"Train_\d+", file.read().decode("utf-8", errors="replace"))
-            if named:
-                return named.group()
-    return None
+            found = re.search(r"Train_\d+", file.read().decode("utf-8", errors="replace"))
+            if found:
+                named.setdefault(found.group(), path)
+    if len(named) > 1:
+        raise InputError(f"{folder}: expected sidecars of one patient, found {' and '.join(sorted(named.values()))}")
+    return next(iter(named), None)
 
 
 ISLES = IslesDataset(

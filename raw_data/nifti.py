@@ -8,14 +8,22 @@ from raw_data.limits import HEADER, NUMBERS, check_length, nifti_length
 from utils import InputError, refuse_damage
 
 MAX_SPACING = 1000.0    # mm
+UNIT_BITS = 7           # of xyzt_units; the others are the unit of time
+MM_PER_UNIT = {1: 1000.0, 3: 0.001}     # NIfTI's codes of metre and micron; 2 is mm, which is also what 0 means
 
 Spacing = tuple[float, float, float]
+
+
+def mm_per_unit(header: nib.Nifti1Header) -> float:
+    """How many mm the unit is that a header says its spacing and affine are in; 1 where it says none."""
+    return MM_PER_UNIT.get(int(header["xyzt_units"]) & UNIT_BITS, 1.0)
 
 
 def open_nifti(case_id: str, file: RawFile) -> tuple[nib.Nifti1Image, Spacing]:
     """A 3-D image of numbers, its voxels still as stored, and its pixdim in mm.
 
-    ``InputError`` names the case and a file that is damaged.
+    Its own header and affine stay in the unit that the header says. ``InputError`` names the case and a file that is
+    damaged.
     """
     content = file.read()
     if len(content) < HEADER:
@@ -31,12 +39,12 @@ def open_nifti(case_id: str, file: RawFile) -> tuple[nib.Nifti1Image, Spacing]:
         if not 0 <= offset <= len(content):
             raise ValueError(f"voxels that begin at byte {offset:g}")
         # Unchecked, because nibabel's check makes 1 mm of a spacing of 0.
-        x, y, z = (float(zoom) for zoom in header["pixdim"][1:4])
+        x, y, z = (float(zoom) * mm_per_unit(header) for zoom in header["pixdim"][1:4])
         image = nib.Nifti1Image.from_bytes(content)
     if len(image.shape) != 3 or min(image.shape) < 1:
         raise InputError(f"{case_id}: expected a 3-D volume, found shape {image.shape} in {file}")
     if not 0 < min(x, y, z) <= max(x, y, z) <= MAX_SPACING:
-        raise InputError(f"{case_id}: expected a positive spacing of at most 1 m, found {(x, y, z)} in {file}")
+        raise InputError(f"{case_id}: expected a positive spacing of at most 1 m, found {(x, y, z)} mm in {file}")
     return image, (x, y, z)
 
 

@@ -32,7 +32,7 @@ class NnunetDataset(RawDataset):
         if (description.channels, description.class_of_label) != (self.modalities, dict(self.class_of_label)):
             raise InputError(f"{root}dataset.json: expected the channels and labels that were sliced, found others")
         images = self.channels_in(files, f"{root}imagesTr/")
-        labels = {self.without_ending(path): path for path in files if self.is_file_of(path, f"{root}labelsTr/")}
+        labels = self.files_by_name(files, f"{root}labelsTr/")
         description.check_promises(set(images), set(labels), root)
         for case_id in images.keys() ^ labels.keys():
             expected, found = ("an image", labels) if case_id in labels else ("a label", images)
@@ -46,7 +46,7 @@ class NnunetDataset(RawDataset):
         known = {path: file for path, file in files.items() if not re.search(r"(?:^|/)labels(?:Tr|Ts)/", path)}
         found = self.channels_in(known, "")
         if not found and self.n_files == 1:
-            found = {self.case_id_of(path.rsplit("/", 1)[-1]): {0: path} for path in known if self.is_file_of(path, "")}
+            found = {name: {0: path} for name, path in self.files_by_name(known, "").items()}
         return [self.build(case_id, found[case_id], known) for case_id in sorted(found)]
 
     def channels_in(self, files: Mapping[str, RawFile], folder: str) -> dict[str, dict[int, str]]:
@@ -60,6 +60,15 @@ class NnunetDataset(RawDataset):
                     given = f"{parts[channel]} and {path}"
                     raise InputError(f"{match['case']}: expected one file of channel {channel}, found {given}")
                 parts[channel] = path
+        return found
+
+    def files_by_name(self, files: Mapping[str, RawFile], folder: str) -> dict[str, str]:
+        """Name without ending -> path, of the files in ``folder``; ``InputError`` where two have one name."""
+        found: dict[str, str] = {}
+        for path in sorted(path for path in files if self.is_file_of(path, folder)):
+            name = self.without_ending(path)
+            if found.setdefault(name, path) != path:
+                raise InputError(f"{name}: expected one file of this name, found {found[name]} and {path}")
         return found
 
     def is_file_of(self, path: str, folder: str) -> bool:

@@ -10,6 +10,7 @@ from raw_data.volumes import IGNORED
 from utils import InputError, parse_json
 
 CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+MAX_NAME = 200          # bytes, of a class or channel
 IGNORE = "ignore"       # nnU-Net's name for the label of voxels that nobody knows
 
 
@@ -71,10 +72,19 @@ def read_description(files: Mapping[str, RawFile]) -> tuple[str, Description]:
     return paths[0].removesuffix("dataset.json"), description
 
 
+def check_name(name: str, what: str, file: RawFile) -> None:
+    """``InputError`` unless a class's or channel's name can be a column's, and stand in one line of a table."""
+    if not name.strip() or not name.isprintable() or len(name.encode("utf-8")) > MAX_NAME:
+        expected = f"{what} to have a name of one line, at most {MAX_NAME} bytes"
+        raise InputError(f"{file}: expected {expected}, found {name!r:.80}")
+
+
 def parse_channels(named: object, file: RawFile) -> tuple[str, ...]:
     if not isinstance(named, dict) or not named or sorted(named) != sorted(map(str, range(len(named)))):
         raise InputError(f"{file}: expected channel_names (or modality) numbered from 0, found {named}")
     channels = tuple(str(named[str(number)]) for number in range(len(named)))
+    for name in channels:
+        check_name(name, "each channel", file)
     return channels if len(set(channels)) == len(channels) else tuple(f"{c} {n}" for n, c in enumerate(channels))
 
 
@@ -94,6 +104,7 @@ def parse_labels(labels: object, file: RawFile) -> tuple[tuple[str, ...], dict[i
             raise InputError(f"{file}: expected labels with whole numbers, found {key}: {value}")
         if name in values or int(number) in values.values():
             raise InputError(f"{file}: expected each label and number once, found {key}: {value} again")
+        check_name(name, "each label", file)
         values[name] = int(number)
     known = sorted((name for name in values if name != IGNORE), key=values.__getitem__)
     if len(known) < 2 or values[known[0]] != 0 or len(known) >= IGNORED:

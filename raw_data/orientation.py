@@ -7,14 +7,15 @@ import numpy as np
 
 from raw_data.files import RawFile
 from raw_data.limits import HEADER, nifti_length
+from raw_data.nifti import mm_per_unit
 from utils import InputError, refuse_damage
 
 DIRECTION_TOLERANCE = 0.05      # of direction cosines: 3 degrees
 ORIGIN_TOLERANCE = 0.5          # of a voxel
 
 
-def check_orientation(case_id: str, files: Sequence[RawFile], *, with_origin: bool = False) -> None:
-    """``InputError`` where a file's axes point elsewhere than the first's (or, ``with_origin``, begin elsewhere).
+def check_orientation(case_id: str, files: Sequence[RawFile]) -> None:
+    """``InputError`` where a file's axes point elsewhere than the first's, or begin elsewhere.
 
     A header without an affine, or with the identity beside another spacing, as in ISLES 2018, says nothing.
     """
@@ -25,12 +26,12 @@ def check_orientation(case_id: str, files: Sequence[RawFile], *, with_origin: bo
             found = f"{axes(affine)} in {file}"
             raise InputError(f"{case_id}: expected the orientation of {first}, {axes(expected)}, found {found}")
         shift = np.linalg.norm(affine[:3, 3] - expected[:3, 3])
-        if with_origin and shift > ORIGIN_TOLERANCE * np.linalg.norm(expected[:3, :3], axis=0).min():
+        if shift > ORIGIN_TOLERANCE * np.linalg.norm(expected[:3, :3], axis=0).min():
             raise InputError(f"{case_id}: expected the place of {first}, found one {shift:.3g} mm away in {file}")
 
 
 def stated_affine(file: RawFile) -> np.ndarray | None:
-    """The affine of a NIfTI file; None where it states none."""
+    """The affine of a NIfTI file, to mm; None where it states none."""
     if not str(file).endswith((".nii", ".nii.gz")):
         return None
     content = file.beginning(HEADER)
@@ -48,7 +49,7 @@ def stated_affine(file: RawFile) -> np.ndarray | None:
     if not np.isfinite(affine).all() or not steps.all():
         return None
     identity = np.array_equal(affine, np.eye(4)) and not np.allclose(header["pixdim"][1:4], 1)
-    return None if identity else affine
+    return None if identity else np.diag([*[mm_per_unit(header)] * 3, 1.0]) @ affine
 
 
 def directions(affine: np.ndarray) -> np.ndarray:

@@ -26,9 +26,7 @@ class PatternDataset(RawDataset):
     def scans_in(self, files: Mapping[str, RawFile], folder: str) -> list[Case]:
         found, _ = self.match_files(files)
         if not found:
-            loose = [path for path in files if path.count("/") == 2 and path.endswith(self.endings)]
-            named = {path: self.modalities_in(path.rsplit("/", 1)[-1]) for path in loose}
-            parts = {names[0]: path for path, names in named.items() if len(names) == 1}
+            parts = self.loose_parts(files, folder)
             found = {folder: parts} if parts else {}
         return [self.build_scan(case_id, found[case_id], files) for case_id in sorted(found)]
 
@@ -51,6 +49,17 @@ class PatternDataset(RawDataset):
                 raise InputError(f"{case_id}: expected one file of {kind}, found {case[kind]} and {path}")
             case[kind] = path
         return found, folders
+
+    def loose_parts(self, files: Iterable[str], folder: str) -> dict[str, str]:
+        """Modality -> file, of a folder of one scan whose files the pattern does not know, by their names."""
+        parts: dict[str, str] = {}
+        for path in sorted(files):
+            names = self.modalities_in(path.rsplit("/", 1)[-1])
+            if path.count("/") != 2 or not path.endswith(self.endings) or len(names) != 1:
+                continue
+            if parts.setdefault(names[0], path) != path:
+                raise InputError(f"{folder}: expected one file of {names[0]}, found {parts[names[0]]} and {path}")
+        return parts
 
     def build_case(
         self, case_id: str, folder: str, paths: Mapping[str, str], files: Mapping[str, RawFile]

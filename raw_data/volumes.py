@@ -30,7 +30,7 @@ def read_volumes(
     case_id: str, files: Sequence[RawFile], axes: Sequence[int] = XYZ
 ) -> tuple[list[np.ndarray], Spacing]:
     """The voxels (X, Y, Z) float32 of files on one grid, and its spacing in mm; ``axes`` as ``read_nifti``."""
-    check_orientation(case_id, files, with_origin=True)
+    check_orientation(case_id, files)
     volumes: list[np.ndarray] = []
     for file in files:
         voxels, zooms = read_nifti(case_id, file, axes)

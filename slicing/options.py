@@ -10,7 +10,7 @@ from raw_data.nnunet import NNUNET
 from sliced_data.facts import MAX_SIZE
 from sliced_data.meta import read_meta
 from slicing.grid import Grid
-from utils import InputError
+from utils import InputError, check_file_name
 
 # Splits without a seed.
 FIXED_RULES = {"parity": "the parity of its patients' numbers", "alternate": "turns in the order of its cases"}
@@ -69,7 +69,11 @@ def resolve(args: argparse.Namespace) -> Options:
 
 
 def resolve_raw(args: argparse.Namespace) -> RawDataset:
-    """The data set of the command line; to hold slices against their options needs no raw data."""
+    """The data set of the command line; to hold slices against their options needs no raw data.
+
+    ``InputError`` where its name is none that a folder can have, as nnU-Net's has.
+    """
+    check_file_name(args.dataset, "name of the data set")
     if args.check and args.layout == NNUNET:
         meta = read_meta(args.dest)
         if meta.facts["layout"] == NNUNET:

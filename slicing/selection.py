@@ -16,7 +16,12 @@ from utils import InputError, progress
 def select(cases: Sequence[Case], options: Options) -> Sequence[Case]:
     """The cases of the wanted classes whose foreground takes less than ``max_share`` of the image."""
     if options.classes is not None:
-        # A case of no known class stays: BraTS 2021 does not say which tumours are of high grade.
+        unknown = [case.case_id for case in cases if case.image_class is None]
+        if 0 < len(unknown) < len(cases):
+            classes = ", ".join(options.raw.image_classes)
+            found = f"found none; --classes {' '.join(options.raw.image_classes)} keeps all cases"
+            raise InputError(f"{unknown[0]}: expected its class ({classes}), which is known of other cases, {found}")
+        # Where no case has a known class, all stay: BraTS 2021 does not say which tumours are of high grade.
         cases = [case for case in cases if case.image_class in (*options.classes, None)]
     if options.max_share is not None:
         # Decoding an image lets other threads run.

@@ -50,6 +50,11 @@ def info(text):
     return lambda patient: (patient / "Info.cfg").write_text(text)
 
 
+def copied(path, copy):
+    copy.parent.mkdir(parents=True)
+    shutil.copy(path, copy)
+
+
 def save_label(change, spacing=(1.5625, 1.5625, 10.0)):
     def damage(patient):
         path = patient / "patient002_frame04_gt.nii.gz"
@@ -60,7 +65,19 @@ def save_label(change, spacing=(1.5625, 1.5625, 10.0)):
 
 DAMAGES = {
     "no Info.cfg": (lambda patient: (patient / "Info.cfg").unlink(), "patient002: expected Info.cfg beside its frames"),
-    "no ES": (info("ED: 4\n"), "patient002: expected a line 'ES: <frame>'"),
+    "no ES": (info("ED: 4\n"), "patient002: expected one line 'ES: <frame>'"),
+    "ED twice": (info("ED: 4\nES: 11\nED: 11\n"), "patient002: expected one line 'ED: <frame>' in"),
+    "ED twice alike": (info("ED: 4\ned : 4\nES: 11\n"), "found ['4', '4']"),
+    "a number of many digits": (info(f"ED: {'4' * 5000}\nES: 11\n"), "patient002: expected one line 'ED: <frame>' in"),
+    "ED and ES alike": (info("ED: 4\nES: 04\n"), "patient002: expected two frames, ED and ES, found 4 for both in"),
+    "Info.cfg in two spellings": (
+        lambda patient: shutil.copy(patient / "Info.cfg", patient / "info.cfg"),
+        "patient002: expected one Info.cfg, found ",
+    ),
+    "Info.cfg elsewhere too": (
+        lambda patient: copied(patient / "Info.cfg", patient.parents[1] / "old" / "patient002" / "Info.cfg"),
+        "patient002: expected one folder of this patient, found old/patient002 and training/patient002",
+    ),
     "another frame": (info("ED: 4\nES: 12\n"), "patient002: expected the image of frame 12 (ES in Info.cfg), found"),
     "no label": (
         lambda patient: (patient / "patient002_frame11_gt.nii.gz").unlink(),
@@ -71,6 +88,10 @@ DAMAGES = {
     "label's spacing": (save_label(lambda label: label, (1.5, 1.5625, 10.0)), "patient002_ED: expected spacing"),
     "frame twice": (
         lambda patient: shutil.copytree(patient, patient.parent / "copy" / "patient002"),
+        "patient002: expected one folder of this patient, found training/copy/patient002 and training/patient002",
+    ),
+    "frame twice in one folder": (
+        lambda patient: shutil.copy(patient / "patient002_frame04.nii.gz", patient / "patient002_frame04.nii"),
         "patient002: expected one file of frame 4, found",
     ),
 }

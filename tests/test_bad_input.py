@@ -127,6 +127,8 @@ FLAGS = {
     "split names a case twice": (("--split", "twice.txt"), "found case_1 twice"),
     "split without validation": (("--split", "none.json"), "expected at least one case for val"),
     "split with other lists": (("--split", "lists.json"), "expected lists named train and val"),
+    "split with a list twice": (("--split", "again.json"), "again.json: expected a readable JSON file, found the key"),
+    "split csv with a column twice": (("--split", "again.csv"), "again.csv: expected a readable split file, found the"),
     "split missing": (("--split", "absent.txt"), "absent.txt: expected a readable split file"),
     "split broken": (("--split", "broken.json"), "broken.json: expected a readable JSON file"),
     "split csv without columns": (("--split", "wrong.csv"), "expected the columns case_id and split"),
@@ -152,11 +154,19 @@ def test_bad_flags_of_preprocess(tmp_path, monkeypatch, refuse, name):
         "none.json": '{"train": ["case_1"], "val": []}',
         "lists.json": '{"test": ["case_1"]}',
         "broken.json": "{",
+        "again.json": '[{"train": ["case_1"], "val": ["case_2"], "val": ["case_10"]}]',
+        "again.csv": "case_id,split,split\ncase_1,train,val\ncase_2,val,train\n",
         "wrong.csv": "id,part\n1,val\n",
     }
     for file, text in files.items():
         (tmp_path / file).write_text(text)
     refuse(preprocess, "isles", "--source", "raw", "--dest", "data/isles", *flags, named=named)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a\nb", "\x1b[31m", "x" * 201])
+def test_bad_names_of_data_sets(tmp_path, refuse, name):
+    places = ("--source", make_isles(tmp_path / "raw"), "--dest", tmp_path / "d", "--val", "1", "--size", "16")
+    refuse(preprocess, name, "--layout", "isles", *places, named="name of the data set: expected a plain file name")
 
 
 def test_patients_without_sidecars(tmp_path, refuse):

@@ -11,8 +11,7 @@ from raw_files import BRATS_NAMES, call, make_brats, save_nifti, tree
 
 import preprocess
 from raw_data import DATASETS
-from raw_data.brats import listed_grade
-from raw_data.files import RawFile, list_files
+from raw_data.files import RawFile
 from utils import InputError
 
 BRATS = DATASETS["brats"]
@@ -119,26 +118,89 @@ def test_the_grade_is_a_folder_above_the_case(folder, grade):
     assert BRATS.build_case("case", folder, paths, files).image_class == grade
 
 
-def test_a_list_of_grades_in_another_encoding_is_read(tmp_path):
-    """Of names that no grade depends on."""
-    content = "Grade,Center,BraTS_2020_subject_ID\nHGG,Z\xfcrich,case\nLGG,x,other\nnone,x,third\n".encode("latin-1")
-    (tmp_path / "name_mapping.csv").write_bytes(content)
-    files = list_files(tmp_path)
-    assert [listed_grade(name, files) for name in ("case", "other", "third", "fourth")] == ["HGG", "LGG", None, None]
-    assert listed_grade("case", {}) is None
-
-
-def test_a_damaged_list_of_grades_is_named(tmp_path):
-    root = make_brats(tmp_path / "raw")
+def without_grade_folders(root):
+    """As BraTS 2020 has its cases: the grades are in a list beside them, if anywhere."""
+    make_brats(root)
     for grade in ("HGG", "LGG"):
         (root / grade).rename(root / f"of {grade}")
-    path = root / "name_mapping.csv"
-    path.write_text("Grade,BraTS_2018_subject_ID\nLGG,Brats18_2013_2_1\n")
-    assert {case.case_id: case.image_class for case in BRATS.find_cases(root)} == {
-        name: "LGG" if name == "Brats18_2013_2_1" else None for _, name in BRATS_NAMES}
-    path.write_text("Grade,BraTS_2018_subject_ID\n" + "x" * (csv.field_size_limit() + 1))
-    with pytest.raises(InputError, match="name_mapping.csv: expected a readable CSV file, found field larger than"):
+    return root, [name for _, name in BRATS_NAMES]
+
+
+def list_of(names, grades=("HGG", "HGG", "HGG", "LGG"), header="Grade,BraTS_2017_subject_ID,BraTS_2018_subject_ID"):
+    return "".join(f"{line}\n" for line in [header, *(f"{g},NA,{n}" for g, n in zip(grades, names, strict=True))])
+
+
+MEANT = {
+    "as published": lambda text: text.encode(),
+    "BOM": lambda text: text.encode("utf-8-sig"),
+    "semicolons": lambda text: text.replace(",", ";").encode("utf-8-sig"),
+    "spaces": lambda text: text.replace(",", " , ").encode(),
+    "lower case": lambda text: text.replace("Grade", "grade").replace("GG", "gg").encode(),
+    "Latin-1": lambda text: text.replace("NA", "Z\xfcrich").encode("latin-1"),
+    "ends of Windows": lambda text: text.replace("\n", "\r\n").encode(),
+}
+
+
+@pytest.mark.parametrize("name", MEANT)
+def test_a_list_of_grades_is_read_as_it_is_meant(tmp_path, name):
+    root, names = without_grade_folders(tmp_path / "raw")
+    (root / "name_mapping.csv").write_bytes(MEANT[name](list_of(names)))
+    found = {case.case_id: case.image_class for case in BRATS.find_cases(root)}
+    assert found == dict(zip(names, ("HGG", "HGG", "HGG", "LGG"), strict=True))
+
+
+def replaced(old, new):
+    return lambda text: text.replace(old, new).encode()
+
+
+MISUNDERSTOOD = {
+    "UTF-16": (lambda text: text.encode("utf-16"), "name_mapping.csv: expected"),
+    "tabs": (replaced(",", "\t"), "name_mapping.csv: expected the columns Grade and BraTS_2020_subject_ID, found"),
+    "another column": (replaced("Grade", "Degree"), "expected the columns Grade and .*, found 'Degree,BraTS_2017"),
+    "the column twice": (replaced("BraTS_2017_subject_ID", "GRADE"), "expected the columns Grade and .*, found"),
+    "other grades": (replaced("LGG", "II"), "name_mapping.csv: expected the grades HGG and LGG, found 'II'"),
+    "of others": (replaced("Brats18", "Brats"), "name_mapping.csv: expected the grades of cases that are there, such"),
+    "lines that contradict": (
+        lambda text: f"{text}LGG,NA,Brats18_2013_2_1\n".encode(),
+        "Brats18_2013_2_1: expected one grade, found HGG in .*name_mapping.csv and LGG in .*name_mapping.csv",
+    ),
+    "too large a field": (
+        lambda text: f"{text}{'x' * (csv.field_size_limit() + 1)}".encode(),
+        "name_mapping.csv: expected a readable CSV file, found field larger than",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISUNDERSTOOD)
+def test_a_list_of_grades_that_says_none_is_refused(tmp_path, name):
+    change, said = MISUNDERSTOOD[name]
+    root, names = without_grade_folders(tmp_path / "raw")
+    (root / "name_mapping.csv").write_bytes(change(list_of(names)))
+    with pytest.raises(InputError, match=said):
         BRATS.find_cases(root)
+
+
+def test_lists_and_folders_that_contradict_each_other_are_named(tmp_path):
+    root, names = without_grade_folders(tmp_path / "raw")
+    for folder, grades in (("one", "HGG HGG HGG LGG"), ("two", "HGG LGG HGG LGG")):
+        (root / folder).mkdir()
+        (root / folder / "name_mapping.csv").write_text(list_of(names, grades.split()))
+    with pytest.raises(InputError, match=r"2013_2_1: expected one grade, found HGG in .*one/.* and LGG in .*two/name"):
+        BRATS.find_cases(root)
+    shutil.rmtree(root / "two")
+    (root / "of LGG").rename(root / "HGG")
+    with pytest.raises(InputError, match=r"AAB_1: expected one grade, found HGG in HGG/.*AAB_1 and LGG in .*one/name"):
+        BRATS.find_cases(root)
+
+
+def test_a_case_without_a_grade_among_others_is_refused_where_grades_are_chosen(tmp_path):
+    root, names = without_grade_folders(tmp_path / "raw")
+    (root / "name_mapping.csv").write_text(list_of(names, ("HGG", "NA", "HGG", "LGG")))
+    with pytest.raises(InputError, match="Brats18_2013_2_1: expected its class .HGG, LGG., which is known of other"):
+        sliced(root, tmp_path / "d")
+    assert len(sliced(root, tmp_path / "all", "--classes", "HGG", "LGG")) == 4
+    (root / "name_mapping.csv").unlink()
+    assert len(sliced(root, tmp_path / "unknown")) == 4
 
 
 def test_a_sequence_in_two_files_is_named(tmp_path):

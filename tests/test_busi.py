@@ -182,3 +182,14 @@ def test_an_image_in_two_places_is_named(tmp_path):
     said = r"benign \(1\): expected one image of this name, found Data.*benign \(1\).png and again.*benign \(1\).png"
     with pytest.raises(InputError, match=said):
         BUSI.find_cases(root)
+
+
+@pytest.mark.parametrize("name", ["benign (2)_mask.png", "benign (2)_mask_1.png"])
+def test_a_mask_in_another_folder_than_its_image_is_named(tmp_path, name):
+    root = make_busi(tmp_path / "raw")
+    other = root / "second reader" / "benign" / name
+    other.parent.mkdir(parents=True)
+    shutil.copy(root / "Dataset_BUSI_with_GT" / "benign" / "benign (2)_mask.png", other)
+    said = r"benign \(2\): expected its masks beside Data.*/benign \(2\).png, found second reader/benign/benign"
+    with pytest.raises(InputError, match=said):
+        BUSI.find_cases(root)

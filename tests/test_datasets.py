@@ -64,6 +64,16 @@ def test_isles_values_channels_patients_and_spacing(tmp_path):
     }
 
 
+def test_sidecars_of_two_patients_are_named(tmp_path):
+    root = make_isles(tmp_path / "raw")
+    sidecar = isles_path(root, "case_1", "OT").with_suffix(".json")
+    sidecar.with_name("copy.json").write_text(sidecar.read_text())
+    DATASETS["isles"].find_cases(root)
+    sidecar.with_name("other.json").write_text('{"description": "Train_99_A"}')
+    with pytest.raises(InputError, match=r"case_1/.*: expected sidecars of one patient, found .*json and .*other.json"):
+        DATASETS["isles"].find_cases(root)
+
+
 def test_isles_old_names_and_junk(tmp_path):
     root = make_isles(tmp_path / "raw", cases=("case_1",))
     for modality in ("CT_CBF", "CT_MTT"):

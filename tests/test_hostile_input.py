@@ -285,7 +285,8 @@ def rounded(affine):
 @pytest.mark.parametrize(
     ("name", "change", "found"),
     [("pre/T1", mirrored, "RAS, found LAS"), ("pre/T1", shifted, "found one 5 mm away"),
-     ("wmh", mirrored, "RAS, found LAS"), ("pre/T1", rounded, None), ("wmh", rounded, None)],
+     ("wmh", mirrored, "RAS, found LAS"), ("wmh", shifted, "found one 5 mm away"),
+     ("pre/T1", rounded, None), ("wmh", rounded, None)],
 )
 def test_images_of_a_case_lie_in_the_same_way(tmp_path, name, change, found):
     raw = make_wmh(tmp_path / "raw")

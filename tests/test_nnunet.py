@@ -213,6 +213,16 @@ def remove(*names):
 DAMAGES = {
     "no dataset.json": (remove("dataset.json"), "found no dataset.json; it looks like nnunet"),
     "damaged": (lambda root: (root / "dataset.json").write_text("{"), "expected a readable JSON file"),
+    "a label twice": (
+        lambda root: (root / "dataset.json").write_text('{"labels": {"a": 0, "b": 1, "b": 2}}'),
+        "dataset.json: expected a readable JSON file, found the key 'b' twice",
+    ),
+    "a class without a name": (describe_with(labels={"a": 0, " ": 1}), "expected each label to have"),
+    "a class of two lines": (describe_with(labels={"a": 0, "b\nc": 1}), r"200 bytes, found 'b\nc'"),
+    "a class in colour": (describe_with(labels={"a": 0, "\x1b[31m": 1}), r"200 bytes, found '\x1b[31m'"),
+    "a class of version 1": (describe_with(labels={"0": "a", "1": ""}), "at most 200 bytes, found ''"),
+    "a class of many words": (describe_with(labels={"a": 0, "b" * 201: 1}), "at most 200 bytes, found 'bbb"),
+    "a channel without a name": (describe_with(channel_names={"0": "", "1": "b"}), "expected each channel to have"),
     "two": (lambda root: shutil.copytree(root, root / "again"), "expected one dataset.json, found"),
     "no labels": (describe_with(labels=None), "dataset.json: expected labels, found None"),
     "no channels": (describe_with(channel_names=None), "expected channel_names (or modality) numbered from 0"),
@@ -259,6 +269,10 @@ DAMAGES = {
         "b_2: expected files of the channels _0000, _0001, found _0000, _0001, _0002",
     ),
     "label missing": (remove("labelsTr/b_2.nii.gz"), "b_2: expected a label"),
+    "label twice": (
+        lambda root: shutil.copy(root / "labelsTr/b_2.nii.gz", root / "labelsTr/b_2.nii"),
+        "b_2: expected one file of this name, found labelsTr/b_2.nii and labelsTr/b_2.nii.gz",
+    ),
     "image missing": (remove("imagesTr/b_2_0000.nii.gz", "imagesTr/b_2_0001.nii.gz"), "b_2: expected an image"),
     "value": (
         lambda root: save_nifti(root / "labelsTr/b_2.nii.gz", np.full((20, 24, 3), 4, np.uint8), (0.5, 0.6, 3)),

@@ -3,10 +3,12 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 from scipy.spatial.transform import Rotation
 
 from raw_data.files import RawFile
 from raw_data.orientation import check_orientation, stated_affine
+from raw_data.volumes import read_nifti, read_volumes
 from utils import InputError
 
 SPACING = np.array([0.9, 1.2, 3.0])
@@ -59,13 +61,12 @@ def test_each_file_is_held_to_the_first(write):
 ])
 def test_the_place_may_differ_by_half_of_the_smallest_side_of_a_voxel(write, shift, is_refused):
     files = [write("one.nii"), write("two.nii", shift=shift)]
-    check_orientation("a", files)
     if not is_refused:
-        check_orientation("a", files, with_origin=True)
+        check_orientation("a", files)
         return
     far = f"{np.linalg.norm(shift):.3g}"
     with pytest.raises(InputError, match=f"a: expected the place of .*one.nii, found one {far} mm away in .*two.nii"):
-        check_orientation("a", files, with_origin=True)
+        check_orientation("a", files)
 
 
 def test_a_header_that_says_nothing_agrees_with_all(write, tmp_path):
@@ -85,7 +86,7 @@ def test_a_header_that_says_nothing_agrees_with_all(write, tmp_path):
     (tmp_path / "short.nii").write_bytes(b"\0" * 400)
     silent = [identity, *(RawFile(tmp_path / name) for name in ("flat.nii", "none.nii", "a.png", "short.nii"))]
     assert [stated_affine(file) for file in silent[1:]] == [None] * 4
-    check_orientation("a", [*silent, write("turned.nii", degrees=40), *silent], with_origin=True)
+    check_orientation("a", [*silent, write("turned.nii", degrees=40), *silent])
 
 
 @pytest.mark.parametrize("codes", [(1, 0), (0, 1)])
@@ -96,3 +97,36 @@ def test_one_of_the_two_affines_is_enough(write, tmp_path, codes):
     image.set_qform(expected if codes[1] else None, codes[1])
     nib.save(image, tmp_path / "two.nii")
     np.testing.assert_allclose(stated_affine(RawFile(tmp_path / "two.nii")), expected, atol=1e-5)
+
+
+UNITS = {"unknown": 1.0, "mm": 1.0, "meter": 1e-3, "micron": 1e3}       # and what 1 mm is in them
+
+
+@pytest.fixture
+def write_in(tmp_path):
+    """A NIfTI file of one place and spacing, which its header has in a unit."""
+
+    def make(unit):
+        affine = np.diag([*SPACING, 1.0])
+        affine[:3, 3] = -20.0, 4.0, 7.0
+        voxels = np.random.default_rng(0).integers(0, 9, (4, 5, 3)).astype(np.uint8)
+        image = nib.Nifti1Image(voxels, np.diag([*[UNITS[unit]] * 3, 1.0]) @ affine)
+        image.header.set_xyzt_units(unit, "sec")
+        nib.save(image, tmp_path / f"{unit}.nii")
+        return RawFile(tmp_path / f"{unit}.nii")
+
+    return make
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_lengths_are_mm_whatever_the_headers_unit(write_in, unit):
+    """As SimpleITK reads them; its x and y run the other way."""
+    file = write_in(unit)
+    expected, (_, spacing), affine = SimpleITK.ReadImage(str(file)), read_nifti("a", file), stated_affine(file)
+    assert spacing == pytest.approx(expected.GetSpacing(), abs=1e-6) and spacing == pytest.approx(SPACING, abs=1e-6)
+    assert affine[:3, 3] == pytest.approx(np.multiply(expected.GetOrigin(), (-1, -1, 1)), abs=1e-5)
+
+
+def test_files_in_different_units_are_one_scan(write_in):
+    _, spacing = read_volumes("a", [write_in(unit) for unit in UNITS])
+    assert spacing == pytest.approx(SPACING, abs=1e-6)

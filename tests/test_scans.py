@@ -41,19 +41,20 @@ def wmh_run(tmp_path_factory):
     return slice_and_train(root, "wmh", make_wmh(root / "raw"), 24)
 
 
-def rotated_scan(folder, shape=(30, 20, 4), spacing=(0.7, 1.1, 4.5)):
-    """An oblique, anisotropic scan of two modalities with codes, units and an offset of its own."""
+def rotated_scan(folder, shape=(30, 20, 4), spacing=(0.7, 1.1, 4.5), unit=("mm", 1.0)):
+    """An oblique, anisotropic scan of two modalities with codes, units (and what 1 mm is) and an offset of its own."""
     angle = np.deg2rad(20)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     affine = np.eye(4)
     affine[:3, :3] = turn @ np.diag((-spacing[0], spacing[1], spacing[2]))
     affine[:3, 3] = (40.0, -25.0, 7.5)
+    affine[:3] *= unit[1]
     rng = np.random.default_rng(0)
     for name in ("FLAIR", "T1"):
         image = nib.Nifti1Image(rng.integers(0, 900, shape).astype(np.int16), affine)
         image.set_sform(affine, code=2)
         image.set_qform(affine, code=1)
-        image.header.set_xyzt_units("mm", "sec")
+        image.header.set_xyzt_units(unit[0], "sec")
         image.header.set_slope_inter(2.0, 10.0)
         image.header["cal_max"] = 900
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,8 +71,9 @@ def test_each_scan_of_a_folder_has_a_line(wmh_run, tmp_path, monkeypatch, capsys
     assert len(lines) == 2 and all(f"patient {n}, voxels of" in line for n, line in zip((7, 8), lines, strict=True))
 
 
-def test_a_mask_lies_on_the_grid_of_a_rotated_scan(wmh_run, tmp_path, monkeypatch, capsys):
-    scan = rotated_scan(tmp_path / "patient 7" / "pre")
+@pytest.mark.parametrize("unit", [("mm", 1.0), ("meter", 0.001), ("micron", 1000.0)])
+def test_a_mask_lies_on_the_grid_of_a_rotated_scan(wmh_run, tmp_path, monkeypatch, capsys, unit):
+    scan = rotated_scan(tmp_path / "patient 7" / "pre", unit=unit)
     out, soft = tmp_path / "mask.nii.gz", tmp_path / "soft.nii.gz"
     code = call(evaluate, "predict", wmh_run / "run", "--case", scan.parent, "--out", out, "--probabilities", soft,
                 "--device", "cpu", monkeypatch=monkeypatch)
@@ -149,6 +151,16 @@ def test_files_without_a_modality_in_their_names_come_in_order(tmp_path):
     assert np.array_equal(DATASETS["wmh"].read_scan(scan)[0], expected) and scan.case_id == "a"
 
 
+def test_one_file_is_not_two_channels(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    shutil.copy(make_wmh(tmp_path / "wmh") / "Utrecht" / "0" / "pre" / "FLAIR.nii.gz", path)
+    (tmp_path / "link.nii.gz").symlink_to(path)
+    (tmp_path / "t1.nii.gz").hardlink_to(path)
+    for other in (path, tmp_path / "link.nii.gz", tmp_path / "t1.nii.gz"):
+        with pytest.raises(InputError, match=f"--case: expected a file of its own for each of .*, found {other} twice"):
+            find_scans(DATASETS["wmh"], [path, other])
+
+
 def test_a_new_scan_of_nothing_but_a_label_has_none_of_its_files(tmp_path):
     raw = make_isles(tmp_path / "raw", ("case_1",))
     folder = raw / "TRAINING" / "case_1"
@@ -159,6 +171,15 @@ def test_a_new_scan_of_nothing_but_a_label_has_none_of_its_files(tmp_path):
     isles_path(raw, "case_1", "CT_Tmax").unlink()
     with pytest.raises(InputError, match="case_1: expected a file of each of CT, CT_CBF, .*, found none$"):
         find_scans(DATASETS["isles"], [folder])
+
+
+def test_a_modality_in_two_files_of_a_folder_is_named(tmp_path):
+    raw = make_wmh(tmp_path / "wmh") / "Utrecht" / "0" / "pre"
+    (tmp_path / "scan").mkdir()
+    for name, copy in (("FLAIR", "a_flair"), ("FLAIR", "b_flair"), ("T1", "a_t1")):
+        shutil.copy(raw / f"{name}.nii.gz", tmp_path / "scan" / f"{copy}.nii.gz")
+    with pytest.raises(InputError, match=r"scan: expected one file of FLAIR, found .*a_flair.nii.gz and .*b_flair"):
+        find_scans(DATASETS["wmh"], [tmp_path / "scan"])
 
 
 def test_images_of_a_folder_are_scans_and_nothing_else_in_it(tmp_path):
@@ -269,6 +290,8 @@ def test_what_cannot_be_segmented(isles_run, tmp_path, monkeypatch, capsys, name
     [
         (("--space", "native", "--source", "nowhere"), "nowhere: expected the raw data"),
         (("--space", "native", "--source", "other"), "other"),
+        (("--space", "native", "--source", "thicker"), "expected spacing (0.9, 0.8, 5.0) mm, found (0.9, 0.8, 6.0) mm"),
+        (("--space", "native", "--source", "wider"), "expected spacing (0.9, 0.8, 5.0) mm, found (0.9, 0.801, 5.0) mm"),
         (("--source", "raw"), "expected --space native beside it"),
         (("--ignore-label", "2"), "expected --space native beside it"),
         (("--tolerance", "-1"), "--tolerance: expected at least 0 mm"),
@@ -278,6 +301,8 @@ def test_native_space_refuses_other_raw_data(isles_run, tmp_path, monkeypatch, c
     run = shutil.copytree(isles_run / "run", tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     make_isles(tmp_path / "other", shape=(18, 20, 3))
+    make_isles(tmp_path / "thicker", spacing=(0.9, 0.8, 6.0))
+    make_isles(tmp_path / "wider", spacing=(0.9, 0.801, 5.0))
     evaluate.main(["run", str(run), "--device", "cpu"])
     before = (run / "metrics.csv").read_bytes()
     code = call(evaluate, "run", run, "--device", "cpu", *flags, monkeypatch=monkeypatch)

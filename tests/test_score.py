@@ -1,6 +1,8 @@
 """eval.py score: metrics of any two masks, against medpy and by hand."""
 
 import csv
+import os
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +14,7 @@ from raw_files import call, save_nifti
 
 from boundary_loss import lesion_detection, lesion_scores
 from evaluation import scoring
-from evaluation.mask_files import as_integers, find_pairs, masks_in, read_npy, read_pair
+from evaluation.mask_files import MaskPair, as_integers, find_pairs, masks_in, read_npy, read_pair
 from evaluation.scoring import ScoreOptions
 from raw_data.files import RawFile
 from utils import InputError
@@ -288,8 +290,20 @@ def test_what_is_no_mask_is_named(tmp_path):
 def test_a_folder_may_hold_more_than_masks(tmp_path):
     for name in ("b.npy", ".hidden.npy", "notes.txt"):
         (tmp_path / name).touch()
-    (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "folder").mkdir()
     assert masks_in(tmp_path) == {"b": RawFile(tmp_path / "b.npy")}
+
+
+@pytest.mark.parametrize(("name", "make", "found"), [
+    ("d.npy", Path.mkdir, "a folder"), ("d.npy", lambda path: path.symlink_to("gone.npy"), "a link that leads to"),
+    ("d.nii.gz", os.mkfifo, "no regular file"), ("d.NII.GZ", Path.touch, "its ending in capitals"),
+    ("d.Png", Path.touch, "its ending in capitals"),
+])
+def test_what_is_named_like_a_mask_does_not_drop_out(masks, monkeypatch, capsys, name, make, found):
+    make(masks / "ref" / name)
+    assert call(evaluate, "score", masks / "pred", masks / "ref", monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"ref/{name}: expected a mask (.nii.gz, " in error and f"found {found}" in error
 
 
 @pytest.fixture
@@ -349,6 +363,19 @@ def test_an_array_is_whole(tmp_path):
         (tmp_path / "a.npy").write_bytes(damaged)
         with pytest.raises(InputError, match=r"a: expected an array"):
             read_npy("a", RawFile(tmp_path / "a.npy"))
+
+
+def test_two_masks_lie_in_the_same_place(tmp_path):
+    """A header that says nothing of it, as ISLES 2018 has them, goes with any."""
+    place = np.diag([*SPACING, 1.0])
+    for name, shift in (("a", 0.0), ("b", 5.0)):
+        place[0, 3] = shift
+        nib.save(nib.Nifti1Image(blobs(0), place), tmp_path / f"{name}.nii")
+    save_nifti(tmp_path / "isles.nii", blobs(0), SPACING, identity_affine=True)
+    with pytest.raises(InputError, match="b: expected the place of .*b.nii, found one 5 mm away in .*a.nii"):
+        read_pair(MaskPair("b", RawFile(tmp_path / "a.nii"), RawFile(tmp_path / "b.nii")), None)
+    for name in ("a", "b"):
+        read_pair(MaskPair("b", RawFile(tmp_path / f"{name}.nii"), RawFile(tmp_path / "isles.nii")), None)
 
 
 def test_two_masks_lie_in_the_same_way(tmp_path):

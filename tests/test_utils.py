@@ -19,7 +19,7 @@ def test_json_is_pythons(text):
 
 @pytest.mark.parametrize("text", [
     "9" * 19, "-" + "9" * 18, "9" * 5000, "NaN", "Infinity", "-Infinity", "1e400", r'"\ud800"', "[" * 100_000,
-    "", "{", "[1,]",
+    "", "{", "[1,]", '{"a": 1, "a": 1}', '[{"b": {"a": [], "c": 2, "a": 1}}]',
 ])
 def test_json_that_no_file_of_ours_could_hold_again_is_refused(text):
     with pytest.raises(ValueError, match="."):
@@ -30,6 +30,7 @@ def test_json_that_no_file_of_ours_could_hold_again_is_refused(text):
     ("[1]", "expected a JSON object, found list"), ("{", "expected a readable JSON file, found "),
     (None, "expected a readable JSON file, found .*No such file"),
     (b"\xff{}", "expected a readable JSON file, found .*utf-8"),
+    ('{"train": ["a"], "val": ["b"], "val": ["c"]}', "expected a readable JSON file, found the key 'val' twice$"),
 ])
 def test_a_file_that_is_no_object_is_named(tmp_path, content, said):
     path = tmp_path / "a.json"
@@ -53,6 +54,7 @@ def test_json_and_csv_come_back(tmp_path):
 @pytest.mark.parametrize(("text", "said"), [
     ("a,b\n1,2", "line 2 is cut off or too long: expected 2 fields"), ("a,b\n1\n3,4\n", "line 2 is cut off"),
     ("a,b\n1,2\n3,4,5\n", "line 3 is cut off"), ("a,c\n1,2\n", "expected a column b, found a, c"),
+    ("b,a,b\n1,2,3\n", "expected a readable CSV file, found the column 'b' twice$"),
     ("a,b\n", "expected a column b, found no rows"), ("", "expected a column b, found no rows"),
 ])
 def test_a_csv_that_is_not_whole_is_named(tmp_path, text, said):
