@@ -1,5 +1,6 @@
 """Figures from the numbers of finished runs, in one style: learning curves, boxes over cases, lesion shares."""
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from raw_data.volumes import IGNORED
 from reporting.runs import Run, evaluated_runs, first_run
 from sliced_data.meta import Meta, part_files, read_meta
 from sliced_data.slices import PartFiles, read_slice
-from utils import InputError, read_json, read_rows
+from utils import InputError, naming, read_json, read_rows
 
 STYLE = Path(__file__).resolve().parent / "paper.mplstyle"
 # By which a figure of the project is known; no date, so that the same runs give the same bytes.
@@ -56,7 +57,11 @@ def save(figure: Figure, results: Path, name: str) -> list[Path]:
         check_own(path, MARK)
     with written_together() as place:
         for path in paths:
-            figure.savefig(place(path), metadata=METADATA[path.suffix])
+            # Into memory first: on a full disk Matplotlib fails once more, and in other words.
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=path.suffix[1:], metadata=METADATA[path.suffix])
+            with naming(path):
+                place(path).write_bytes(drawn.getvalue())
     plt.close(figure)
     return paths
 
