@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from environment.atomic_outputs import written_together
 from reporting.comparison import SIGNIFICANT, printed_p
 from reporting.figures import STYLE, drawable_runs, read_log, save
 from reporting.run_settings import shared_settings
@@ -70,9 +71,10 @@ def write_convergence(
     if len(set(lengths.values())) > 1:
         raise InputError(f"{results}: expected rows of equally many epochs, found {lengths}")
     window = measured_epochs(lengths[baseline], epochs)
-    text = write_table(results, name, found, runs, baseline=baseline, threshold=threshold, window=window)
-    figures = write_distribution(results, name, found, threshold)
-    return text, [*figures, *write_epochs(results, f"{name}-epochs", found, runs, window)]
+    with written_together():
+        text = write_table(results, name, found, runs, baseline=baseline, threshold=threshold, window=window)
+        figures = write_distribution(results, name, found, threshold)
+        return text, [*figures, *write_epochs(results, f"{name}-epochs", found, runs, window)]
 
 
 def measured_epochs(count: int, epochs: tuple[int, int] | None) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from dataloader import open_parts
+from environment.atomic_outputs import written_together
 from evaluation.gradient_signs import Signs, largest_slice, run_signs
 from raw_data.volumes import IGNORED
 from reporting.figures import STYLE, data_of, drawable_runs, save
@@ -42,8 +43,10 @@ def write_signs(
     meta = data_of(first_run(runs))
     found = {row: [(run, list(run_signs(run.folder, epochs_of(run), meta, device))) for run in of_row]
              for row, of_row in runs.items()}
-    text = write_table(results, f"{name}-epochs", found, runs)
-    return text, [*write_maps(results, f"{name}-maps", found, meta), *write_curves(results, f"{name}-epochs", found)]
+    with written_together():
+        text = write_table(results, f"{name}-epochs", found, runs)
+        figures = [*write_maps(results, f"{name}-maps", found, meta), *write_curves(results, f"{name}-epochs", found)]
+        return text, figures
 
 
 def epochs_of(run: Run) -> list[int]:
