@@ -15,7 +15,7 @@ from scipy import stats
 
 from environment.atomic_outputs import written_together
 from reporting.comparison import SIGNIFICANT, printed_p
-from reporting.figures import STYLE, drawable_runs, read_log, save
+from reporting.figures import drawable_runs, paper_style, read_log, save
 from reporting.run_settings import shared_settings
 from reporting.runs import Run
 from reporting.statistics import holm
@@ -157,7 +157,7 @@ def printed_line(line: Mapping) -> list[Text]:
 
 def write_distribution(results: Path, name: str, found: Mapping[str, Convergence], threshold: float) -> list[Path]:
     """The share of a row's runs with at most each Dice (Eq. 8; Figs. 5 and 6c): one step line per row."""
-    with plt.style.context(STYLE):
+    with paper_style():
         figure, axis = plt.subplots(figsize=(4.6, 3.4), layout="constrained")
         for row, one in found.items():
             count = len(one.dice)
@@ -179,7 +179,7 @@ def write_epochs(
     panels: dict[str, list[str]] = {}
     for row, of_row in runs.items():
         panels.setdefault(map_of(of_row[0]), []).append(row)
-    with plt.style.context(STYLE):
+    with paper_style():
         styles = dict(zip(found, plt.rcParams["axes.prop_cycle"], strict=False))    # as in the distribution
         figure, axes = plt.subplots(
             1, len(panels), squeeze=False, sharey=True, layout="constrained", figsize=(0.6 + 3.3 * len(panels), 3.6)
