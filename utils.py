@@ -166,11 +166,22 @@ def write_rows(path: Path | str, rows: Sequence[Mapping], columns: Sequence[str]
 
 
 def parse_rows(text: str) -> list[dict[str, str]]:
-    """The lines of a CSV text below its header; ``ValueError`` where it is none."""
+    """The lines of a CSV text below its header; ``ValueError`` where it is none, or has a column twice."""
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        names = [name for name in reader.fieldnames or () if name]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the column {max(names, key=names.count)} twice")
+        return list(reader)
     except csv.Error as error:
         raise ValueError(str(error)) from None
+
+
+def parse_number(text: str) -> float:
+    """A number in digits of ASCII, NaN or an infinity; ``ValueError`` for what else ``float`` would read: 7_5, ٧."""
+    if not re.fullmatch(r"[-+]?(nan|inf|(\d+\.?\d*|\.\d+)(e[-+]?\d+)?)", text, re.ASCII | re.IGNORECASE):
+        raise ValueError(f"{text[:50]!r}")
+    return float(text)
 
 
 def read_rows(path: Path | str, columns: Iterable[str]) -> list[dict[str, str]]:

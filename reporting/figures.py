@@ -19,7 +19,7 @@ from raw_data.volumes import IGNORED
 from reporting.runs import Run, evaluated_runs, first_run
 from sliced_data.meta import Meta, part_files, read_meta
 from sliced_data.slices import PartFiles, read_slice
-from utils import InputError, naming, read_json, read_rows
+from utils import InputError, naming, parse_number, read_json, read_rows
 
 STYLE = Path(__file__).resolve().parent / "paper.mplstyle"
 # By which a figure of the project is known; no date, so that the same runs give the same bytes.
@@ -75,7 +75,7 @@ def read_log(run: Run) -> pd.DataFrame:
     """The columns of a run's log.csv as numbers, one line per epoch."""
     rows = read_rows(run.folder / "log.csv", ("epoch", *(panel.column for panel in PANELS)))
     try:
-        return pd.DataFrame(rows).astype(float)
+        return pd.DataFrame([{name: parse_number(text) for name, text in row.items()} for row in rows])
     except ValueError as error:
         raise InputError(f"{run.folder / 'log.csv'}: expected numbers, found {error}") from None
 
