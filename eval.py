@@ -329,10 +329,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
     if getattr(args, "rows", None):
         args.rows = list(dict.fromkeys(args.rows))
-    for name in (getattr(args, "name", None), *(name for name, *_ in getattr(args, "table", None) or ())):
-        if name is not None:
-            check_file_name(name, "--name" if name == getattr(args, "name", None) else "--table")
+    check_names(args)
     args.function(args)
+
+
+def check_names(args: argparse.Namespace) -> None:
+    """``InputError`` where the name of an output or of a row is no plain one: ./gdl would be gdl once more."""
+    given = vars(args)
+    names = {
+        "--name": [given.get("name")], "--rows": given.get("rows") or [], "--baseline": [given.get("baseline")],
+        "--table": [word for words in given.get("table") or [] for word in words],
+    }
+    for flag, found in names.items():
+        for name in found:
+            if name is not None:
+                check_file_name(name, flag)
 
 
 if __name__ == "__main__":

@@ -198,8 +198,12 @@ def runs_of_rows(results: Path, rows: Sequence[str], seeds: Sequence[int] | None
     every = [run for runs in found.values() for run in runs]
     if not every:
         raise InputError(f"{results}: expected an evaluated run of {', '.join(rows)}, found only {', '.join(known)}")
+    places: dict[Path, Run] = {}
     for run in every:
         check_comparable(run, every[0])
+        first = places.setdefault(run.folder.resolve(), run)
+        if first is not run:    # a link
+            raise InputError(f"{run.folder}: expected a run of its own, found that of {first.folder} once more")
     return found
 
 
