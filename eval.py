@@ -6,9 +6,10 @@ begin(__name__)
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from environment.atomic_outputs import written_together
 from environment.command import Parser, device_name, run_command
 from evaluation.measuring import GRIDS, MeasuringOptions, check_measured
 from evaluation.metric_catalogue import METRICS
@@ -84,23 +85,24 @@ def make_curves(args: argparse.Namespace) -> None:
     from reporting.figures import write_curves
 
     check_smooth(args)
-    for name, rows in chosen_figures(args, args.seeds).items():
-        print(*write_curves(args.results, rows, name, smooth=args.smooth, seeds=args.seeds), sep="\n")
+    draw_chosen(args, args.seeds, lambda rows, name: write_curves(
+        args.results, rows, name, smooth=args.smooth, seeds=args.seeds,
+    ))
 
 
 def make_boxes(args: argparse.Namespace) -> None:
     from reporting.figures import write_boxes
 
-    for name, rows in chosen_figures(args, args.seeds).items():
-        print(*write_boxes(args.results, rows, name, seeds=args.seeds), sep="\n")
+    draw_chosen(args, args.seeds, lambda rows, name: write_boxes(args.results, rows, name, seeds=args.seeds))
 
 
 def make_pictures(args: argparse.Namespace) -> None:
     from reporting.pictures import write_pictures
 
     check_baseline(args)
-    for name, rows in chosen_figures(args, [args.seed]).items():
-        print(*write_pictures(args.results, rows, name, seed=args.seed, baseline=args.baseline), sep="\n")
+    draw_chosen(args, [args.seed], lambda rows, name: write_pictures(
+        args.results, rows, name, seed=args.seed, baseline=args.baseline,
+    ))
 
 
 def make_maps(args: argparse.Namespace) -> None:
@@ -166,6 +168,15 @@ def chosen_figures(args: argparse.Namespace, seeds: Sequence[int] | None) -> dic
 
     name = args.name or args.command
     return {name: args.rows} if args.rows else choose_figures(args.results, name, tables_of(args), seeds)
+
+
+def draw_chosen(
+    args: argparse.Namespace, seeds: Sequence[int] | None, draw: Callable[[list[str], str], list[Path]]
+) -> None:
+    """Draw the chosen figures, each of its rows and under its name; they are there when the last of them is whole."""
+    with written_together():
+        paths = [path for name, rows in chosen_figures(args, seeds).items() for path in draw(rows, name)]
+    print(*paths, sep="\n")
 
 
 def chosen_rows(args: argparse.Namespace) -> list[str]:
@@ -318,10 +329,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
     if getattr(args, "rows", None):
         args.rows = list(dict.fromkeys(args.rows))
-    for name in (getattr(args, "name", None), *(name for name, *_ in getattr(args, "table", None) or ())):
-        if name is not None:
-            check_file_name(name, "--name" if name == getattr(args, "name", None) else "--table")
+    check_names(args)
     args.function(args)
+
+
+def check_names(args: argparse.Namespace) -> None:
+    """``InputError`` where the name of an output or of a row is no plain one: ./gdl would be gdl once more."""
+    given = vars(args)
+    names = {
+        "--name": [given.get("name")], "--rows": given.get("rows") or [], "--baseline": [given.get("baseline")],
+        "--table": [word for words in given.get("table") or [] for word in words],
+    }
+    for flag, found in names.items():
+        for name in found:
+            if name is not None:
+                check_file_name(name, flag)
 
 
 if __name__ == "__main__":

@@ -196,6 +196,13 @@ def parse_rows(text: str, delimiter: str = ",") -> list[dict[str, str]]:
         raise ValueError(str(error)) from None
 
 
+def parse_number(text: str) -> float:
+    """A number in digits of ASCII, NaN or an infinity; ``ValueError`` for what else ``float`` would read: 7_5, ٧."""
+    if not re.fullmatch(r"[-+]?(nan|inf|(\d+\.?\d*|\.\d+)(e[-+]?\d+)?)", text, re.ASCII | re.IGNORECASE):
+        raise ValueError(f"{text[:50]!r}")
+    return float(text)
+
+
 def read_rows(path: Path | str, columns: Iterable[str]) -> list[dict[str, str]]:
     """The rows of a CSV file as text; ``InputError`` where a column or part of a line is missing."""
     try:

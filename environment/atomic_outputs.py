@@ -12,6 +12,8 @@ from utils import InputError, naming, open_file, temporary_prefix
 # Written into masks of new scans (at the end of a .npy), figures and reports: only a file that has it is replaced.
 MARK = b"boundary-loss"
 MAX_PDF = 2**26     # bytes of a figure
+# What takes paths in the outermost block that is open; empty where none is.
+OPEN: list[Callable[[Path], Path]] = []
 
 
 @contextlib.contextmanager
@@ -21,7 +23,14 @@ def written_together(removing: Sequence[Path] = ()) -> Iterator[Callable[[Path],
     After the block the files get their names, in the order in which they were asked for, once those of ``removing``,
     which would no longer be true, are gone. Where the block or the disk fails, what was there stays, and what was
     written and made for it is removed. ``OSError`` names the file to be.
+
+    A block within another is part of it: its files get their names at the end of the outer one.
     """
+    if OPEN:
+        if removing:
+            raise ValueError("only the outermost block removes files")
+        yield OPEN[0]
+        return
     files: dict[Path, Path] = {}
     folders: list[Path] = []
 
@@ -32,6 +41,7 @@ def written_together(removing: Sequence[Path] = ()) -> Iterator[Callable[[Path],
         return files[path]
 
     prefix = temporary_prefix()
+    OPEN.append(place)
     try:
         yield place
         for path, new in files.items():
@@ -50,6 +60,8 @@ def written_together(removing: Sequence[Path] = ()) -> Iterator[Callable[[Path],
         if isinstance(error, OSError):
             raise OSError(str(error).replace(prefix, "")) from None
         raise
+    finally:
+        OPEN.clear()
 
 
 def check_own(path: Path, sign: bytes) -> None:

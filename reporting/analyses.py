@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from environment.atomic_outputs import written_together
 from environment.command import device_name
 from utils import InputError
 
@@ -14,15 +15,17 @@ def draw_gradients(args: argparse.Namespace) -> None:
     from reporting.simplex import MAP_VALUES, losses_of, simplex_shares, write_simplex
 
     name, losses = args.name or args.command, losses_of(args.map_values or MAP_VALUES)
-    text, paths = "", []
-    if args.rows:
-        from environment.devices import select_device
-        from reporting.gradient_signs import write_signs
+    text, paths = [], []
+    with written_together():
+        if args.rows:
+            from environment.devices import select_device
+            from reporting.gradient_signs import write_signs
 
-        options = {"seeds": args.seeds, "device": select_device(args.device)}
-        text, paths = write_signs(args.results, args.rows, name, **options)
-    print(*simplex_shares(losses), *filter(None, [text]), sep="\n")
-    print(*write_simplex(args.results, losses, name), *paths, sep="\n")
+            options = {"seeds": args.seeds, "device": select_device(args.device)}
+            table, paths = write_signs(args.results, args.rows, name, **options)
+            text = [table]
+        paths = [*write_simplex(args.results, losses, name), *paths]
+    print(*simplex_shares(losses), *text, *paths, sep="\n")
 
 
 def show_convergence(args: argparse.Namespace) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from environment.atomic_outputs import written_together
 from reporting.comparison import SIGNIFICANT, printed_p
-from reporting.figures import STYLE, drawable_runs, read_log, save
+from reporting.figures import drawable_runs, paper_style, read_log, save
 from reporting.run_settings import shared_settings
 from reporting.runs import Run
 from reporting.statistics import holm
@@ -70,9 +71,10 @@ def write_convergence(
     if len(set(lengths.values())) > 1:
         raise InputError(f"{results}: expected rows of equally many epochs, found {lengths}")
     window = measured_epochs(lengths[baseline], epochs)
-    text = write_table(results, name, found, runs, baseline=baseline, threshold=threshold, window=window)
-    figures = write_distribution(results, name, found, threshold)
-    return text, [*figures, *write_epochs(results, f"{name}-epochs", found, runs, window)]
+    with written_together():
+        text = write_table(results, name, found, runs, baseline=baseline, threshold=threshold, window=window)
+        figures = write_distribution(results, name, found, threshold)
+        return text, [*figures, *write_epochs(results, f"{name}-epochs", found, runs, window)]
 
 
 def measured_epochs(count: int, epochs: tuple[int, int] | None) -> tuple[int, int]:
@@ -155,7 +157,7 @@ def printed_line(line: Mapping) -> list[Text]:
 
 def write_distribution(results: Path, name: str, found: Mapping[str, Convergence], threshold: float) -> list[Path]:
     """The share of a row's runs with at most each Dice (Eq. 8; Figs. 5 and 6c): one step line per row."""
-    with plt.style.context(STYLE):
+    with paper_style():
         figure, axis = plt.subplots(figsize=(4.6, 3.4), layout="constrained")
         for row, one in found.items():
             count = len(one.dice)
@@ -177,7 +179,7 @@ def write_epochs(
     panels: dict[str, list[str]] = {}
     for row, of_row in runs.items():
         panels.setdefault(map_of(of_row[0]), []).append(row)
-    with plt.style.context(STYLE):
+    with paper_style():
         styles = dict(zip(found, plt.rcParams["axes.prop_cycle"], strict=False))    # as in the distribution
         figure, axes = plt.subplots(
             1, len(panels), squeeze=False, sharey=True, layout="constrained", figsize=(0.6 + 3.3 * len(panels), 3.6)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from environment.atomic_outputs import written_together
 from reporting.figures import most_rows, write_boxes, write_curves, write_shares
 from reporting.runs import finished_rows
 from utils import InputError
@@ -30,7 +31,10 @@ def choose_figures(
 def write_figures(
     results: Path, tables: Tables, *, seeds: Sequence[int] | None, seed: int, baseline: str, smooth: int
 ) -> list[Path]:
-    """Draw curves, pictures (of the runs of ``seed``), boxes, maps and shares of all rows with an evaluated run."""
+    """Draw curves, pictures (of the runs of ``seed``), boxes, maps and shares of all rows with an evaluated run.
+
+    Each is there when the last of them is whole. ``InputError`` where one cannot be drawn.
+    """
     # Loads torch, which curves and boxes alone, drawn through choose_figures, do without.
     from reporting.pictures import write_maps, write_pictures
 
@@ -43,10 +47,11 @@ def write_figures(
     )
     first = next(iter(curves.values()))[:1]
     paths = []
-    for name, rows in curves.items():
-        paths += write_curves(results, rows, name, smooth=smooth, seeds=seeds)
-    for name, rows in pictures.items():
-        paths += write_pictures(results, rows, name, seed=seed, baseline=baseline)
-    for name, rows in boxes.items():
-        paths += write_boxes(results, rows, name, seeds=seeds)
-    return [*paths, *write_maps(results, first, "maps"), *write_shares(results, first, "shares")]
+    with written_together():
+        for name, rows in curves.items():
+            paths += write_curves(results, rows, name, smooth=smooth, seeds=seeds)
+        for name, rows in pictures.items():
+            paths += write_pictures(results, rows, name, seed=seed, baseline=baseline)
+        for name, rows in boxes.items():
+            paths += write_boxes(results, rows, name, seeds=seeds)
+        return [*paths, *write_maps(results, first, "maps"), *write_shares(results, first, "shares")]

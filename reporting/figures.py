@@ -1,11 +1,10 @@
 """Figures from the numbers of finished runs, in one style: learning curves, boxes over cases, lesion shares."""
 
-import os
-from collections.abc import Sequence
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-os.environ["MPLBACKEND"] = "Agg"  # no screen is needed, nor always there
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -20,7 +19,7 @@ from raw_data.volumes import IGNORED
 from reporting.runs import Run, evaluated_runs, first_run
 from sliced_data.meta import Meta, part_files, read_meta
 from sliced_data.slices import PartFiles, read_slice
-from utils import InputError, read_json, read_rows
+from utils import InputError, naming, parse_number, read_json, read_rows
 
 STYLE = Path(__file__).resolve().parent / "paper.mplstyle"
 # By which a figure of the project is known; no date, so that the same runs give the same bytes.
@@ -49,6 +48,13 @@ PANELS = (
 BOXES = (CATALOGUE["dsc"], CATALOGUE["hd95_mm"])
 
 
+@contextlib.contextmanager
+def paper_style() -> Iterator[None]:
+    """The style of every figure, over Matplotlib's own defaults: a user's matplotlibrc changes no figure."""
+    with plt.style.context(STYLE, after_reset=True):
+        yield
+
+
 def save(figure: Figure, results: Path, name: str) -> list[Path]:
     """Write NAME.png and NAME.pdf into ``results`` and close the figure."""
     paths = [results / f"{name}{end}" for end in METADATA]
@@ -56,7 +62,11 @@ def save(figure: Figure, results: Path, name: str) -> list[Path]:
         check_own(path, MARK)
     with written_together() as place:
         for path in paths:
-            figure.savefig(place(path), metadata=METADATA[path.suffix])
+            # Into memory first: on a full disk Matplotlib fails once more, and in other words.
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format=path.suffix[1:], metadata=METADATA[path.suffix])
+            with naming(path):
+                place(path).write_bytes(drawn.getvalue())
     plt.close(figure)
     return paths
 
@@ -65,14 +75,14 @@ def read_log(run: Run) -> pd.DataFrame:
     """The columns of a run's log.csv as numbers, one line per epoch."""
     rows = read_rows(run.folder / "log.csv", ("epoch", *(panel.column for panel in PANELS)))
     try:
-        return pd.DataFrame(rows).astype(float)
+        return pd.DataFrame([{name: parse_number(text) for name, text in row.items()} for row in rows])
     except ValueError as error:
         raise InputError(f"{run.folder / 'log.csv'}: expected numbers, found {error}") from None
 
 
 def most_rows() -> int:
     """How many rows the style can tell apart in one figure."""
-    with plt.style.context(STYLE):
+    with paper_style():
         return len(plt.rcParams["axes.prop_cycle"])
 
 
@@ -106,7 +116,7 @@ def write_curves(
     runs = drawable_runs(results, rows, seeds)
     logs = {row: [read_log(run) for run in found] for row, found in runs.items()}
     averaged = f", mean of {smooth} epochs" if smooth > 1 else ""
-    with plt.style.context(STYLE):
+    with paper_style():
         figure, axes = plt.subplots(1, len(PANELS), figsize=(3.0 * len(PANELS), 2.9), layout="constrained")
         for axis, panel in zip(axes, PANELS, strict=True):
             for row in rows:
@@ -139,7 +149,7 @@ def write_boxes(
     runs = drawable_runs(results, rows, seeds)
     first = runs[rows[0]][0]
     generator = np.random.default_rng(0)                           # of the dots' places, never of their values
-    with plt.style.context(STYLE):
+    with paper_style():
         figure, axes = plt.subplots(
             len(first.class_names), len(BOXES), squeeze=False, layout="constrained",
             figsize=(3.6 * len(BOXES), len(first.class_names) * (0.9 + 0.34 * len(rows))),
@@ -197,7 +207,7 @@ def write_shares(results: Path, rows: Sequence[str], name: str) -> list[Path]:
     The data set is that of the rows; the titles say how many slices have none.
     """
     meta = data_of(evaluated_runs(results, rows)[rows[0]][0])
-    with plt.style.context(STYLE):
+    with paper_style():
         figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.8), layout="constrained", sharex=True)
         for axis, (part, title) in zip(axes, (("train", "training"), ("val", "validation")), strict=True):
             share = 100 * lesion_shares(part_files(meta, part))                         # (N,) per cent

@@ -12,9 +12,10 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from dataloader import open_parts
+from environment.atomic_outputs import written_together
 from evaluation.gradient_signs import Signs, largest_slice, run_signs
 from raw_data.volumes import IGNORED
-from reporting.figures import STYLE, data_of, drawable_runs, save
+from reporting.figures import data_of, drawable_runs, paper_style, save
 from reporting.pictures import REFERENCE, crop, draw_classes, draw_image, hide_axes
 from reporting.run_settings import shared_settings
 from reporting.runs import Run, first_run
@@ -42,8 +43,10 @@ def write_signs(
     meta = data_of(first_run(runs))
     found = {row: [(run, list(run_signs(run.folder, epochs_of(run), meta, device))) for run in of_row]
              for row, of_row in runs.items()}
-    text = write_table(results, f"{name}-epochs", found, runs)
-    return text, [*write_maps(results, f"{name}-maps", found, meta), *write_curves(results, f"{name}-epochs", found)]
+    with written_together():
+        text = write_table(results, f"{name}-epochs", found, runs)
+        figures = [*write_maps(results, f"{name}-maps", found, meta), *write_curves(results, f"{name}-epochs", found)]
+        return text, figures
 
 
 def epochs_of(run: Run) -> list[int]:
@@ -124,7 +127,7 @@ def write_maps(results: Path, name: str, found: SignsOfRows, meta: Meta) -> list
     if not epochs:
         raise InputError(f"{results}: expected snapshots after the same epochs, found none that all runs have")
     shown = read_shown(meta)
-    with plt.style.context(STYLE):
+    with paper_style():
         figure, axes = plt.subplots(
             len(lines), len(epochs) + 1, squeeze=False, layout="constrained",
             figsize=(1.5 * (len(epochs) + 1) + 0.9, 1.62 * len(lines) + 0.5),
@@ -172,7 +175,7 @@ def count_key(most: int) -> list[Patch]:
 def write_curves(results: Path, name: str, found: SignsOfRows) -> list[Path]:
     """Share of pixels with more than one negative component by epoch: the mean over seeds, each seed thin beside it."""
     panels = (("all validation pixels", "pixels"), ("pixels of the foreground", "foreground"))
-    with plt.style.context(STYLE):
+    with paper_style():
         figure, axes = plt.subplots(1, len(panels), figsize=(6.4, 2.8), layout="constrained", sharex=True)
         for axis, (title, part) in zip(axes, panels, strict=True):
             for row, of_row in found.items():

@@ -1,6 +1,7 @@
 """The report page of finished runs: a folder with tables, curves and slices that a browser opens from the disk."""
 
 import contextlib
+import io
 import re
 import shutil
 import string
@@ -25,7 +26,7 @@ from reporting.run_settings import differing_settings, settings_note
 from reporting.runs import Run, evaluated_runs, first_run
 from sliced_data.meta import Meta
 from sliced_data.slices import SlicedCase
-from utils import InputError, progress, read_json
+from utils import InputError, naming, progress, read_json
 
 ASSETS = Path(__file__).resolve().parent / "page_assets"
 COPIED = ("report.css", "tables.js", "curves.js", "viewer.js")
@@ -52,12 +53,18 @@ def write_report(results: Path, rows: Sequence[str], *, seed: int | None = None,
         cases = write_cases(folder / "slices", slices, shown, len(meta.class_names))
         names = {"rows": list(found), "classes": meta.class_names[1:], "channels": meta.modalities}
         data = {**names, "curves": curves, "cases": cases}
-        (folder / "data.js").write_text(f"window.report = {script_json(data)};\n", encoding="utf-8")
+        write(folder / "data.js", f"window.report = {script_json(data)};\n".encode())
         for name in COPIED:
-            shutil.copyfile(ASSETS / name, folder / name)
+            write(folder / name, (ASSETS / name).read_bytes())
         template = string.Template((ASSETS / "page.html").read_text(encoding="utf-8"))
-        (folder / "index.html").write_text(template.substitute(sections), encoding="utf-8")
+        write(folder / "index.html", template.substitute(sections).encode())
     return results / "report" / "index.html"
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file of the report; ``OSError`` names it."""
+    with naming(path):
+        path.write_bytes(content)
 
 
 @contextlib.contextmanager
@@ -73,6 +80,8 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)
+    except OSError as error:
+        raise OSError(str(error).replace(partial.name, folder.name)) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         if old.exists() and not folder.exists():
@@ -158,9 +167,11 @@ def write_case(folder: Path, index: int, image: np.ndarray, masks: Sequence[np.n
     largest = int(areas.argmax())
     for channel in range(image.shape[1]):
         for z, grey in enumerate(upright(to_grey(image[(slice(None), channel, *window)]))):
-            Image.fromarray(grey).save(folder / f"{index}-{channel}-{z}.png", optimize=True)
+            drawn = io.BytesIO()
+            Image.fromarray(grey).save(drawn, "png", optimize=True)
+            write(folder / f"{index}-{channel}-{z}.png", drawn.getvalue())
     lengths = [[[run_lengths(one == k) for k in range(1, classes)] for one in part] for part in parts]
-    (folder / f"{index}.js").write_text(f"window.report.receive({index}, {script_json(lengths)});\n", encoding="utf-8")
+    write(folder / f"{index}.js", f"window.report.receive({index}, {script_json(lengths)});\n".encode())
     return {
         "size": [parts[0].shape[2], parts[0].shape[1]],
         "areas": areas.tolist(),

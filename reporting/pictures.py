@@ -15,7 +15,7 @@ from boundary_loss.distance import region_wise_map
 from raw_data.files import RawFile
 from raw_data.nifti import stored_voxels
 from raw_data.volumes import IGNORED
-from reporting.figures import STYLE, data_of, drawable_runs, save
+from reporting.figures import data_of, drawable_runs, paper_style, save
 from reporting.runs import Run, evaluated_runs
 from sliced_data.meta import Meta, part_files
 from sliced_data.slices import read_slice
@@ -71,7 +71,7 @@ def write_pictures(
     first = baseline if baseline in rows[:-1] else rows[0]
     cases = choose_cases(runs[first], runs[rows[-1]])
     meta = data_of(runs[rows[0]])
-    with plt.style.context(STYLE):
+    with paper_style():
         figure, axes = plt.subplots(
             len(cases), len(rows) + 2, squeeze=False, layout="constrained",
             figsize=(2.0 * (len(rows) + 2), 2.2 * len(cases) + 0.6),
@@ -248,7 +248,7 @@ def write_maps(results: Path, rows: Sequence[str], name: str) -> list[Path]:
     sized = run.metrics.groupby("case_id")["n_ref"].sum()
     picture = read_picture(meta, str(sized.idxmax()), run)
     window, label = picture.window, picture.label
-    with plt.style.context(STYLE):
+    with paper_style():
         figure, axes = plt.subplots(1, len(MAPS) + 1, figsize=(2.2 * (len(MAPS) + 1), 2.6), layout="constrained")
         draw_image(axes[0], picture.image[window], aspect=picture.aspect)
         draw_contour(axes[0], label[window] > 0, REFERENCE)

@@ -1,7 +1,6 @@
 """Evaluated runs in a folder of results, read and checked."""
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.metric_catalogue import COLUMNS, LENGTH, MEASURED_WITH
+from evaluation.metric_catalogue import CATALOGUE, COLUMNS, LARGEST, LENGTH, MEASURED_WITH, Column
 from published import ENGINE_PREFIX, published_rows
 from reporting.levels import LEVELS, SLICE, VOLUME
 from sliced_data.facts import check_facts
 from training.settings import settings_of_config
-from utils import InputError, check_file_name, check_text, read_json, read_rows
+from utils import InputError, check_file_name, check_text, parse_number, read_json, read_rows
 
 # Those that every metrics.csv has had from the first.
 METRICS = ("dsc", "hd95_mm", "hd_mm")
-LARGEST = 1e15      # of distances and counts
 TEXT_COLUMNS = frozenset(column.key for column in COLUMNS if column.is_text)
 
 
@@ -83,13 +81,13 @@ def find_runs(results: Path, row: str, seeds: Sequence[int] | None = None) -> li
 
 
 def check_distinct(runs: Sequence[Run]) -> None:
-    """``InputError`` where two runs are one: their training losses agree in every digit of every epoch."""
+    """``InputError`` where two runs are one: their training losses agree in every digit of every epoch.
+
+    Also where a log.csv that would say so is missing or damaged; a single run needs none.
+    """
     seen: dict[str, Run] = {}
-    for run in runs:
-        try:
-            losses = " ".join(row["train_loss"] for row in read_rows(run.folder / "log.csv", ("train_loss",)))
-        except InputError:
-            continue    # tables need no log; curves say what is wrong with it
+    for run in runs if len(runs) > 1 else ():
+        losses = " ".join(row["train_loss"] for row in read_rows(run.folder / "log.csv", ("train_loss",)))
         if losses in seen:
             raise InputError(f"{run.folder}: expected a run of its own, found that of {seen[losses].folder} once more")
         seen[losses] = run
@@ -162,7 +160,7 @@ def read_metrics(path: Path, counts: tuple[str, ...]) -> pd.DataFrame:
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
     for name in columns.keys() - TEXT_COLUMNS:
         try:
-            values = np.array([float(text if text or name in needed else "nan") for text in columns[name]])
+            values = np.array([parse_number(text if text or name in needed else "nan") for text in columns[name]])
         except ValueError as error:
             raise InputError(f"{path}: expected numbers in {name}, found {error}") from None
         check_numbers(values, name, path, columns["case_id"], is_needed=name in needed)
@@ -178,14 +176,11 @@ def read_metrics(path: Path, counts: tuple[str, ...]) -> pd.DataFrame:
 
 def check_numbers(values: np.ndarray, name: str, path: Path, case_ids: Sequence[str], *, is_needed: bool) -> None:
     """``InputError`` where a number cannot be the metric's or count's; one that is not needed may be left out."""
-    lowest, highest = (0.0, LARGEST) if is_needed else (-sys.float_info.max, sys.float_info.max)
-    if name == "n_slices":
-        lowest = 1.0
-    bad = ~((values >= lowest) & (values <= highest)) & (is_needed | ~np.isnan(values))
+    column = CATALOGUE.get(name) or Column(name, name, lowest=-LARGEST)     # one of the user's own
+    bad = ~column.says(values) & (is_needed | ~np.isnan(values))
     if bad.any():
         first = int(bad.argmax())
-        expected = f"expected finite numbers in {name}, from {lowest:g} to {highest:g}"
-        raise InputError(f"{path}: {expected}, found {values[first]:g} of {case_ids[first]}")
+        raise InputError(f"{path}: expected {column.expected}, found {values[first]:g} of {case_ids[first]}")
 
 
 def runs_of_rows(results: Path, rows: Sequence[str], seeds: Sequence[int] | None = None) -> dict[str, list[Run]]:
@@ -203,8 +198,12 @@ def runs_of_rows(results: Path, rows: Sequence[str], seeds: Sequence[int] | None
     every = [run for runs in found.values() for run in runs]
     if not every:
         raise InputError(f"{results}: expected an evaluated run of {', '.join(rows)}, found only {', '.join(known)}")
+    places: dict[Path, Run] = {}
     for run in every:
         check_comparable(run, every[0])
+        first = places.setdefault(run.folder.resolve(), run)
+        if first is not run:    # a link
+            raise InputError(f"{run.folder}: expected a run of its own, found that of {first.folder} once more")
     return found
 
 

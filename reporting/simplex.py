@@ -9,7 +9,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.tri import Triangulation
 
 from evaluation.gradient_signs import SAMPLES, PixelLoss
-from reporting.figures import STYLE, save
+from reporting.figures import paper_style, save
 from utils import InputError
 
 # The paper's: a pixel's values of a boundary map, and of a rectified one.
@@ -48,7 +48,7 @@ def simplex_shares(losses: Sequence[PixelLoss]) -> list[str]:
 def write_simplex(results: Path, losses: Sequence[PixelLoss], name: str) -> list[Path]:
     """One line of three panels per loss: each component over all softmax vectors of three classes."""
     triangles, probs = lattice()
-    with plt.style.context(STYLE):
+    with paper_style():
         figure, axes = plt.subplots(
             len(losses), 3, squeeze=False, layout="constrained", figsize=(7.2, 2.2 * len(losses) + 0.45)
         )

@@ -55,6 +55,25 @@ def test_one_run_under_two_names_is_in_no_table(tmp_path):
         find_runs(tmp_path, "gdl")
     # Equal metrics are no proof: two seeds may both predict nothing.
     assert len(find_runs(tmp_path, "gdl", [0, 2])) == 2
+    (tmp_path / "gdl" / "seed1" / "log.csv").unlink()
+    with pytest.raises(InputError, match="seed1/log.csv: expected a readable CSV file, found .*No such file"):
+        find_runs(tmp_path, "gdl")
+    assert len(find_runs(tmp_path, "gdl", [1])) == 1
+
+
+def test_one_folder_is_not_two_rows(handmade, monkeypatch, capsys):
+    for row in ("./gdl", "../isles/gdl", "gdl/", str(handmade / "gdl"), "..", ""):
+        for said, flags in (("--rows", (row,)), ("--baseline", ("--baseline", row))):
+            command = ("compare", handmade, "--name", "t", "--rows", "focal", *flags)
+            assert call(evaluate, *command, monkeypatch=monkeypatch) == 2
+            error = capsys.readouterr().err
+            assert error.count("\n") == 1 and f"{said}: expected a plain file name" in error
+        assert call(evaluate, "curves", handmade, "--table", "t", row, monkeypatch=monkeypatch) == 2
+        assert "--table: expected a plain file name" in capsys.readouterr().err
+    (handmade / "linked").symlink_to(handmade / "gdl")
+    assert call(evaluate, "table", handmade, "--name", "t", "--rows", "gdl", "linked", monkeypatch=monkeypatch) == 2
+    assert "linked/seed0: expected a run of its own, found that of" in capsys.readouterr().err
+    assert not list(handmade.glob("t.*"))
 
 
 @pytest.mark.parametrize("of", ["gdl/seed1", "gdl-boundary/seed0"])

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import shutil
 import subprocess
 
 import numpy as np
@@ -58,6 +59,27 @@ def test_a_full_disk_stops_slicing_and_leaves_nothing(tmp_path, small_disk, monk
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and ".npy: could not be written" in error
     assert not os.listdir(disk)
+
+
+@pytest.mark.parametrize(
+    ("command", "room", "named"),
+    [("curves", 20_000, "made.png"), ("curves", 41_000, "made.pdf"), ("report", 0, "report/slices/0-0-0.png"),
+     ("report", 72_000, "report/report.css")],
+)
+def test_a_full_disk_under_a_figure_or_a_report_names_the_file(
+    results, small_disk, monkeypatch, capsys, command, room, named
+):
+    """The room is in pages of 4 KiB: not even the picture, the picture alone, no slice, all slices."""
+    disk = small_disk(20)
+    folder = shutil.copytree(results, disk / "results")
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
+    (disk / "fill").write_bytes(bytes(free - room))
+    before = tree(folder)
+    name = ("--name", "made") if command == "curves" else ()
+    code = call(evaluate, command, folder, "--rows", "gdl", *name, monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert code == 2 and error.count("\n") == 1 and tree(folder) == before
+    assert f"{folder / named}: could not be written: No space left on device" in error
 
 
 def test_a_write_that_fails_anywhere_keeps_the_previous_file(sliced, tmp_path, monkeypatch, capsys):

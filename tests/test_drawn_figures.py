@@ -1,14 +1,19 @@
 """What figures show, read from the figures themselves before they are written, beside the files of the runs."""
 
 import csv
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from commands import evaluate
+from project_copy import ROOT
 from result_folders import case, write_run
 from training_runs import run
 
@@ -190,6 +195,25 @@ def test_pictures_say_case_slice_and_figures_of_each_row(rows, drawn):
     )
     shown = [text.get_text() for text in figure.legends[0].get_texts()]
     assert shown == ["reference", "prediction", "false negative", "false positive"]
+
+
+def test_the_settings_of_a_user_change_no_figure(handmade):
+    header = "epoch,train_loss,train_dsc,val_dsc_3d,val_hd95_3d_mm"
+    for seed in (0, 1):
+        (handmade / "gdl" / f"seed{seed}" / "log.csv").write_text(f"{header}\n0,{seed},0.1,0.2,3\n")
+    draw = partial(figures.write_curves, handmade, ["gdl"], smooth=1)
+    plain = [path.read_bytes() for path in draw("plain")]
+    with plt.rc_context({"text.usetex": True, "font.size": 30, "figure.facecolor": "red", "savefig.format": "svg"}):
+        assert [path.read_bytes() for path in draw("own")] == plain
+
+
+def test_the_environment_of_a_user_stops_no_figure(results, tmp_path):
+    """Neither a screen nor a date is looked for, whichever module comes first."""
+    folder = shutil.copytree(results, tmp_path / "results")
+    command = [sys.executable, ROOT / "eval.py", "convergence", folder, "--rows", "gdl"]
+    environment = os.environ | {"MPLBACKEND": "none such", "SOURCE_DATE_EPOCH": "none such"}
+    subprocess.run(command, check=True, env=environment)
+    assert (folder / "convergence-epochs.pdf").exists()
 
 
 def test_a_case_without_a_lesion_is_no_best_or_median_gain(tmp_path):

@@ -22,6 +22,7 @@ from evaluation.outputs import output_paths, read_template
 from raw_data import DATASETS
 from raw_data.dataset import Case
 from raw_data.files import RawFile
+from reporting import figure_set
 from training.run_folder import read_settings
 from training.trainer import Trainer
 from utils import InputError, write_text
@@ -74,6 +75,23 @@ def test_files_written_together_appear_together(tmp_path):
         write_text(place(tmp_path / "deep" / "b.txt"), "new")
         assert (tmp_path / "a.txt").read_text() == "old" and not (tmp_path / "deep" / "b.txt").exists()
     assert contents(tmp_path) == {tmp_path / "a.txt": b"new", tmp_path / "deep" / "b.txt": b"new"}
+
+
+def test_a_block_within_another_is_part_of_it(tmp_path):
+    def write_both(*, fails: bool):
+        with written_together() as place:
+            write_text(place(tmp_path / "a.txt"), "new")
+            with written_together() as within:
+                write_text(within(tmp_path / "b.txt"), "new")
+            assert not (tmp_path / "b.txt").exists()
+            if fails:
+                raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        write_both(fails=True)
+    assert not os.listdir(tmp_path)
+    write_both(fails=False)
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt"]
 
 
 @pytest.mark.parametrize("text", ["[1]", '{"earlier_sessions": 1}', "{"])
@@ -139,6 +157,24 @@ def test_a_full_disk_keeps_the_table_as_it_was(results, tmp_path, monkeypatch, c
         refused(evaluate, *arguments, monkeypatch=patch, capsys=capsys)
     assert contents(folder) == before
     assert call(evaluate, *arguments, monkeypatch=monkeypatch) == 0 and contents(folder) != before
+
+
+@pytest.mark.parametrize(
+    ("command", "rows"),
+    [("convergence", ("--rows", "gdl", "gdl-boundary")), ("figures", ()), ("curves", ()), ("boxes", ())],
+)
+def test_a_full_disk_under_the_last_file_of_a_command_leaves_none(
+    results, tmp_path, monkeypatch, capsys, command, rows
+):
+    folder = shutil.copytree(results, tmp_path / "results")
+    before = contents(folder)
+    # More rows than the style can tell apart: a figure per table.
+    monkeypatch.setattr(figure_set, "most_rows", lambda: 1)
+    tables = () if rows else ("--table", "t1", "gdl", "--table", "t2", "gdl-boundary")
+    with monkeypatch.context() as patch:
+        fill_disk(patch, {"convergence": 10, "figures": 16}.get(command, 4))
+        refused(evaluate, command, folder, *rows, *tables, monkeypatch=patch, capsys=capsys)
+        assert contents(folder) == before
 
 
 def test_predict_writes_all_masks_or_none(run, tmp_path, monkeypatch, capsys):

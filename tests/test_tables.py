@@ -15,7 +15,7 @@ from result_folders import PAPER, case, change_settings, write_run, write_twenty
 
 import published
 from reporting import comparison, runs, tables
-from utils import InputError
+from utils import InputError, write_rows
 
 
 def test_mean_and_sd_over_seeds_beside_the_published_figure(handmade, capsys):
@@ -255,6 +255,48 @@ def test_runs_that_do_not_belong_together_are_named(handmade, damage, named):
     with pytest.raises(InputError, match=named):
         tables.write_table(handmade, ["gdl", "focal"], "t")
     assert not list(handmade.glob("t.*"))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "named"),
+    [
+        ("dsc", "7_5", "expected numbers in dsc, found '7_5'"),
+        ("dsc", "٠", "expected numbers in dsc, found '٠'"),
+        ("dsc", " 0.5", "expected numbers in dsc, found ' 0.5'"),
+        ("dsc", "1.5", "expected finite numbers in dsc, from 0 to 1, found 1.5 of 1"),
+        ("surface_dice", "-0.1", "expected finite numbers in surface_dice, from 0 to 1, found -0.1 of 1"),
+        ("n_pred", "0.5", "expected finite whole numbers in n_pred, from 0 to"),
+        ("n_voxels", "0", "expected finite whole numbers in n_voxels, from 1 to"),
+        ("assd_mm", "-1", "expected finite numbers in assd_mm, from 0 to"),
+        ("assd_mm", "inf", "expected finite numbers in assd_mm, from 0 to .*, found inf of 1"),
+        ("avd_percent", "-1", "expected finite numbers in avd_percent, from 0 to"),
+        ("mine", "1e400", "expected finite numbers in mine, from -1e.15 to"),
+    ],
+)
+def test_numbers_that_no_metric_can_have_are_refused(handmade, column, value, named):
+    path = handmade / "focal" / "seed0" / "metrics.csv"
+    rows = [dict(row) | {column: value} for row in csv.DictReader(path.open())]
+    write_rows(path, rows, list(rows[0]))
+    with pytest.raises(InputError, match=f"metrics.csv: {named}"):
+        tables.write_table(handmade, ["gdl", "focal"], "t")
+
+
+def test_numbers_that_a_metric_can_have_are_read(handmade):
+    path = handmade / "focal" / "seed0" / "metrics.csv"
+    added = {"volume_difference_mm3": "-9.5e3", "lesion_count_difference": "-7", "avd_percent": "nan", "mine": "-.5",
+             "lesion_f1": ""}
+    rows = [dict(row) | added for row in csv.DictReader(path.open())]
+    write_rows(path, rows, list(rows[0]))
+    read = runs.read_run(0, path.parent).metrics.iloc[0]
+    assert (read["volume_difference_mm3"], read["lesion_count_difference"], read["mine"]) == (-9500, -7, -0.5)
+    assert math.isnan(read["avd_percent"]) and math.isnan(read["lesion_f1"])
+
+
+def test_a_column_that_comes_twice_is_named(handmade):
+    path = handmade / "focal" / "seed0" / "metrics.csv"
+    path.write_text("".join(f"{line},{line.split(',')[2]}\n" for line in path.read_text().splitlines()))
+    with pytest.raises(InputError, match="metrics.csv: expected a readable CSV file, found the column dsc twice"):
+        tables.write_table(handmade, ["gdl", "focal"], "t")
 
 
 @pytest.mark.parametrize(
