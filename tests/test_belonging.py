@@ -55,6 +55,10 @@ def test_one_run_under_two_names_is_in_no_table(tmp_path):
         find_runs(tmp_path, "gdl")
     # Equal metrics are no proof: two seeds may both predict nothing.
     assert len(find_runs(tmp_path, "gdl", [0, 2])) == 2
+    (tmp_path / "gdl" / "seed1" / "log.csv").unlink()
+    with pytest.raises(InputError, match="seed1/log.csv: expected a readable CSV file, found .*No such file"):
+        find_runs(tmp_path, "gdl")
+    assert len(find_runs(tmp_path, "gdl", [1])) == 1
 
 
 def test_one_folder_is_not_two_rows(handmade, monkeypatch, capsys):

@@ -21,6 +21,7 @@ def write_run(folder, values, order=None, **settings):
     folder.mkdir(parents=True)
     settings = {"data_fingerprint": "f", "dataset": "isles", **settings}
     (folder / "config.json").write_text(json.dumps({"settings": settings}))
+    (folder / "log.csv").write_text(f"epoch,train_loss\n0,{folder.name[-1]}\n")
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(HEADER)

@@ -110,7 +110,8 @@ def test_a_row_that_is_still_training_is_marked(handmade):
 def test_a_log_that_is_cut_off_is_named(handmade):
     for row in ("gdl", "focal"):
         for folder in (handmade / row).iterdir():
-            (folder / "log.csv").write_text("epoch,train_dsc,val_dsc_3d,val_hd95_3d_mm\n0,0.1,0.2,3.25\n1,0.1,0.2,3.")
+            header = "epoch,train_loss,train_dsc,val_dsc_3d,val_hd95_3d_mm"
+            (folder / "log.csv").write_text(f"{header}\n0,9,0.1,0.2,3.25\n1,9,0.1,0.2,3.")
     with pytest.raises(InputError, match="log.csv: line 3 is cut off"):
         figures.write_curves(handmade, ["gdl", "focal"], "t", smooth=1)
 
