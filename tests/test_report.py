@@ -42,8 +42,9 @@ def write_run(folder, data, metrics, shift=(0, 0), **settings):
     config = {"settings": settings, "data": str(data), "meta": json.loads((data / "meta.json").read_text())}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "env.json").write_text(json.dumps({"command": HOSTILE, "git_diff": "+a\n-b", "packages": {"numpy": "2"}}))
-    log = ("epoch,train_dsc,val_dsc_3d,val_hd95_3d_mm", "0,0.1,0.2,30", "1,0.5,0.4,9", "2,0.6,0.5,8", "")
-    (folder / "log.csv").write_text("\n".join(log))
+    loss = 2 + settings["seed"]
+    log = [f"0,0.1,0.2,30,{loss}", f"1,0.5,0.4,9,{loss}", f"2,0.6,0.5,8,{loss}", ""]
+    (folder / "log.csv").write_text("\n".join(["epoch,train_dsc,val_dsc_3d,val_hd95_3d_mm,train_loss", *log]))
     with (folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(HEADER)
