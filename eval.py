@@ -343,7 +343,7 @@ def check_names(args: argparse.Namespace) -> None:
     for flag, found in names.items():
         for name in found:
             if name is not None:
-                check_file_name(name, flag)
+                check_file_name(name, flag, foreign="")
 
 
 if __name__ == "__main__":

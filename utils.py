@@ -87,10 +87,13 @@ def check_text(text: str, what: str) -> None:
         raise InputError(f"{what}: expected a name in UTF-8, found {text!r}")
 
 
-def check_file_name(name: str, what: str) -> None:
-    """``InputError`` unless a name (``what`` it is, in words) can be one file's in any folder, with an ending."""
+def check_file_name(name: str, what: str, *, foreign: str = "\\") -> None:
+    """``InputError`` unless a name (``what`` it is, in words) can be one file's in any folder, with an ending.
+
+    ``foreign`` signs are another system's, which a name that is made here need not have.
+    """
     check_text(name, what)
-    plain = re.fullmatch(r"[^/\\\x00-\x1f\x7f]+", name) and name not in (".", "..")
+    plain = re.fullmatch(rf"[^/\x00-\x1f\x7f{re.escape(foreign)}]+", name) and name not in (".", "..")
     if not plain or len(name.encode("utf-8")) > 200:
         raise InputError(f"{what}: expected a plain file name of at most 200 bytes, found {name[:200]!r}")
 

@@ -295,7 +295,7 @@ def test_numbers_that_a_metric_can_have_are_read(handmade):
 def test_a_column_that_comes_twice_is_named(handmade):
     path = handmade / "focal" / "seed0" / "metrics.csv"
     path.write_text("".join(f"{line},{line.split(',')[2]}\n" for line in path.read_text().splitlines()))
-    with pytest.raises(InputError, match="metrics.csv: expected a readable CSV file, found the column dsc twice"):
+    with pytest.raises(InputError, match="metrics.csv: expected a readable CSV file, found the column .dsc. twice"):
         tables.write_table(handmade, ["gdl", "focal"], "t")
 
 

@@ -124,6 +124,7 @@ def test_the_resnet_unet_trains_and_predicts_and_needs_a_size_of_its_own(sliced,
     assert sum(parameter.numel() for parameter in model.network.parameters()) == 24_430_242 + 4 * 49 * 64
     other = shutil.copytree(sliced, tmp_path / "other")
     meta = json.loads((other / "meta.json").read_text())
+    del meta["seal"]
     (other / "meta.json").write_text(json.dumps({**meta, "size": 40}))
     with pytest.raises(InputError, match="expected slices of a multiple of 32 pixels for resnet34-unet, found 40"):
         train.main(["--data", str(other), "--out", str(tmp_path / "refused"), *flags])
@@ -321,9 +322,9 @@ def test_a_kill_between_last_and_best_is_repaired(sliced, tmp_path, monkeypatch)
 
 def test_what_a_kill_left_of_a_write_is_cleared(sliced, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".123.config.json").write_text("{")
+    (tmp_path / "run" / ".unfinished-123.config.json").write_text("{")
     run(sliced, tmp_path / "run", "--epochs", "1")
-    assert not (tmp_path / "run" / ".123.config.json").exists()
+    assert not (tmp_path / "run" / ".unfinished-123.config.json").exists()
 
 
 def test_two_processes_on_one_run_are_one_too_many(sliced, tmp_path):
@@ -346,10 +347,10 @@ def test_a_longer_run_says_so_and_keeps_files_that_are_not_its_own(sliced, tmp_p
     run(sliced, out, "--epochs", "1")
     (out / ".env").write_text("mine")
     (out / ".ipynb_checkpoints").mkdir()
-    (out / ".123.last.pt").write_text("what a kill left")
+    (out / ".unfinished-123.last.pt").write_text("what a kill left")
     run(sliced, out, "--epochs", "2", "--resume")
     assert f"{out}: going on from a run of 1 epochs to 2" in capsys.readouterr().out
-    assert (out / ".env").read_text() == "mine" and not (out / ".123.last.pt").exists()
+    assert (out / ".env").read_text() == "mine" and not (out / ".unfinished-123.last.pt").exists()
 
 
 def test_going_on_keeps_the_optimiser_of_the_device(sliced, tmp_path):
