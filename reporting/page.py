@@ -50,14 +50,15 @@ def write_report(results: Path, rows: Sequence[str], *, seed: int | None = None,
     slices = load_slices(meta, "val")
     sections = page_sections(found, shown, meta, slices.cases, baseline)
     with exclusive(results), replaced_folder(results / "report") as folder:
+        # First, since its sign tells what a kill leaves from a folder of somebody else's.
+        template = string.Template((ASSETS / "page.html").read_text(encoding="utf-8"))
+        write(folder / "index.html", template.substitute(sections).encode())
         cases = write_cases(folder / "slices", slices, shown, len(meta.class_names))
         names = {"rows": list(found), "classes": meta.class_names[1:], "channels": meta.modalities}
         data = {**names, "curves": curves, "cases": cases}
         write(folder / "data.js", f"window.report = {script_json(data)};\n".encode())
         for name in COPIED:
             write(folder / name, (ASSETS / name).read_bytes())
-        template = string.Template((ASSETS / "page.html").read_text(encoding="utf-8"))
-        write(folder / "index.html", template.substitute(sections).encode())
     return results / "report" / "index.html"
 
 
@@ -70,8 +71,11 @@ def write(path: Path, content: bytes) -> None:
 @contextlib.contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty sibling to fill; it takes the place of ``folder`` only if the block succeeds."""
-    check_report(folder)
     partial, old = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "old"))
+    for place in (folder, partial, old):
+        check_report(place)
+    if old.exists() and not folder.exists():
+        old.rename(folder)      # a kill came between the two renames below
     for left in (partial, old):
         shutil.rmtree(left, ignore_errors=True)
     partial.mkdir()
@@ -90,10 +94,10 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_report(folder: Path) -> None:
-    """``InputError`` unless ``folder`` is new, or a report with nothing of anyone else's in it."""
+    """``InputError`` unless ``folder`` is new or empty, or a report with nothing of anyone else's in it."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder}: expected nothing or an older report, found a link or a file")
-    if folder.exists() and MARK not in signed_part(folder / "index.html"):
+    if folder.exists() and any(folder.iterdir()) and MARK not in signed_part(folder / "index.html"):
         raise InputError(f"{folder}: expected nothing or an older report, found a folder without an index.html of one")
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

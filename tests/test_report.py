@@ -225,6 +225,32 @@ def test_a_report_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     assert (folder / "index.html").read_text() == "older of boundary-loss" and list(tmp_path.iterdir()) == [folder]
 
 
+@pytest.mark.parametrize("name", [".report.partial", ".report.old"])
+def test_folders_beside_the_report_that_are_nobodys_report_stay(tmp_path, name):
+    beside = tmp_path / name
+    beside.mkdir()
+    with report_page.replaced_folder(tmp_path / "report") as new:     # an empty one is in nobody's way
+        (new / "index.html").write_text("new of boundary-loss")
+    beside.mkdir()
+    (beside / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=f"{name}: expected nothing or an older report"):
+        with report_page.replaced_folder(tmp_path / "report"):
+            pass
+    assert (beside / "thesis.txt").read_text() == "mine"
+    assert (tmp_path / "report" / "index.html").read_text() == "new of boundary-loss"
+
+
+def test_the_only_copy_of_a_report_is_not_removed_before_the_new_one_is_whole(tmp_path):
+    """As a kill leaves it between the two renames."""
+    for name in (".report.old", ".report.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.html").write_text(f"{name} of boundary-loss")
+    with pytest.raises(ZeroDivisionError), report_page.replaced_folder(tmp_path / "report") as new:
+        (new / "index.html").write_text(f"{1 / 0}")
+    assert (tmp_path / "report" / "index.html").read_text() == ".report.old of boundary-loss"
+    assert list(tmp_path.iterdir()) == [tmp_path / "report"]
+
+
 def config_of(results):
     """Of the run that is asked where the data are."""
     return results / "gdl" / "seed1" / "config.json"
