@@ -252,6 +252,20 @@ def test_a_table_or_figure_replaces_only_what_was_made_as_one(results, tmp_path,
         assert call(evaluate, *arguments, monkeypatch=monkeypatch) == 0
 
 
+@pytest.mark.parametrize("content", [
+    "%PDF-1.4 by the code of boundary-loss\n/Creator (TeX)\n",
+    "%PDF-1.4\n/Creator (boundary-loss, Matplotlib 3.10)\nof a figure within it\n/Creator (TeX)\n",
+    "%PDF-1.4 of boundary-loss, by nobody\n",
+])
+def test_a_paper_on_the_boundary_loss_is_no_figure(results, tmp_path, monkeypatch, capsys, content):
+    folder = shutil.copytree(results, tmp_path / "results")
+    (folder / "paper.pdf").write_text(content)
+    arguments = ("curves", folder, "--rows", "gdl", "--name", "paper")
+    error = refused(evaluate, *arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert "paper.pdf: expected nothing or a file that was made here before" in error
+    assert (folder / "paper.pdf").read_text() == content and not (folder / "paper.png").exists()
+
+
 def test_a_report_replaces_only_a_report(results, tmp_path, monkeypatch, capsys):
     folder = shutil.copytree(results, tmp_path / "results")
     arguments = ("report", folder, "--rows", "gdl")
