@@ -11,7 +11,7 @@ from environment.cores import core_count
 from evaluation.measuring import MeasuringOptions
 from evaluation.metric_catalogue import COLUMNS
 from evaluation.outputs import read_template, save_mask
-from evaluation.run_metrics import SLICE_COLUMNS, Masks, measure_class, save_prediction
+from evaluation.run_metrics import SLICE_COLUMNS, Masks, check_mask_folders, measure_class, save_prediction
 from raw_data.dataset import Case, RawDataset
 from raw_data.files import RawFile
 from raw_data.volumes import IGNORED, read_nifti
@@ -31,6 +31,7 @@ def measure(
     ``place`` says where a file is written before it has its name. ``InputError`` where a validation case has no
     prediction in the folder ``validation``.
     """
+    check_mask_folders(out)
     options = MeasuringOptions("last", "native", None, tolerance_mm, None)
     common = options.columns() | {"epoch": epochs - 1}
     raw, cases = raw_cases(meta)

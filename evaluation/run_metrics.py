@@ -73,11 +73,24 @@ def evaluate_run(folder: Path, options: MeasuringOptions, data: Path | None, dev
             f"{meta.root}: expected the data set that {folder} was trained on, found another (--data names it)"
         )
     with exclusive(folder), memory_advice("use --device cpu"):
-        for part in (folder, folder / "predictions", folder / "predictions_native"):
+        check_mask_folders(folder)
+        for part in (folder, *mask_folders(folder)):
             for leftover in leftovers(part):
                 leftover.unlink()
         rows, empty_slices = measure_run(folder, model, meta, options)
     return Evaluation(model.epoch, meta.root, meta.dataset, meta.unit, rows, empty_slices)
+
+
+def mask_folders(folder: Path) -> list[Path]:
+    """Those of the predictions of a run."""
+    return [folder / "predictions", folder / "predictions_native"]
+
+
+def check_mask_folders(folder: Path) -> None:
+    """``InputError`` where a link stands for a folder of predictions: masks there may be labels of somebody's."""
+    for part in mask_folders(folder):
+        if part.is_symlink():
+            raise InputError(f"{part}: expected a folder of this run's own, found a link to {part.readlink()}")
 
 
 def measure_run(folder: Path, model: Model, meta: Meta, options: MeasuringOptions) -> tuple[list[dict], float]:

@@ -13,7 +13,7 @@ from boundary_loss.surface_distances import bounding_box
 from environment.atomic_outputs import check_own, written_together
 from evaluation.mask_files import MaskPair, find_pairs, read_pair
 from evaluation.metric_catalogue import CATALOGUE
-from raw_data.nifti import MAX_SPACING
+from raw_data.nifti import MAX_SPACING, MIN_SPACING
 from slicing.workers import in_processes
 from utils import InputError, write_rows
 
@@ -45,8 +45,9 @@ class ScoreOptions:
         if not 0 <= self.tolerance_mm < np.inf:
             raise InputError(f"--tolerance: expected at least 0, found {self.tolerance_mm}")
         sizes = self.spacing
-        if sizes is not None and not (len(sizes) in (2, 3) and all(0 < size <= MAX_SPACING for size in sizes)):
-            raise InputError(f"--spacing: expected 2 or 3 numbers above 0, at most 1000, found {sizes}")
+        if sizes is not None and not (len(sizes) in (2, 3) and MIN_SPACING <= min(sizes) <= max(sizes) <= MAX_SPACING):
+            expected = f"2 or 3 numbers from {MIN_SPACING:g} to {MAX_SPACING:g} (mm)"
+            raise InputError(f"--spacing: expected {expected}, found {sizes}")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from raw_data.files import RawFile
 from raw_data.limits import HEADER, NUMBERS, check_length, nifti_length
 from utils import InputError, refuse_damage
 
-MAX_SPACING = 1000.0    # mm
+MIN_SPACING, MAX_SPACING = 1e-6, 1000.0     # mm
 UNIT_BITS = 7           # of xyzt_units; the others are the unit of time
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}     # NIfTI's codes of metre and micron; 2 is mm, which is also what 0 means
 
@@ -43,8 +43,9 @@ def open_nifti(case_id: str, file: RawFile) -> tuple[nib.Nifti1Image, Spacing]:
         image = nib.Nifti1Image.from_bytes(content)
     if len(image.shape) != 3 or min(image.shape) < 1:
         raise InputError(f"{case_id}: expected a 3-D volume, found shape {image.shape} in {file}")
-    if not 0 < min(x, y, z) <= max(x, y, z) <= MAX_SPACING:
-        raise InputError(f"{case_id}: expected a positive spacing of at most 1 m, found {(x, y, z)} mm in {file}")
+    if not MIN_SPACING <= min(x, y, z) <= max(x, y, z) <= MAX_SPACING:
+        expected = f"a positive spacing, from {MIN_SPACING:g} to {MAX_SPACING:g} mm"
+        raise InputError(f"{case_id}: expected {expected}, found {(x, y, z)} in {file}")
     return image, (x, y, z)
 
 

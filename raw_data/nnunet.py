@@ -11,6 +11,7 @@ import numpy as np
 from raw_data.dataset import Case, RawDataset, Recipe
 from raw_data.files import RawFile, list_files
 from raw_data.images import PIXEL, PIXEL_ENDINGS, read_colours, read_image
+from raw_data.nifti import MIN_SPACING
 from raw_data.nnunet_description import CHANNEL, read_description
 from raw_data.recognise import looks_like
 from raw_data.volumes import Spacing, check_contrast, check_grid
@@ -99,8 +100,9 @@ class NnunetDataset(RawDataset):
             z, y, x = map(float, parse_json(files[path].read().decode("utf-8"))["spacing"])
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{case_id}: expected its spacing in {path}, found none") from None
-        if not 0 < min(x, y, z) <= max(x, y, z) < np.inf:
-            raise InputError(f"{case_id}: expected a positive spacing, found {(z, y, x)} in {path}")
+        if not MIN_SPACING <= min(x, y, z) <= max(x, y, z) < np.inf:
+            expected = f"a positive spacing, at least {MIN_SPACING:g}"
+            raise InputError(f"{case_id}: expected {expected}, found {(z, y, x)} in {path}")
         return x, y, z
 
     @property

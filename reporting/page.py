@@ -72,8 +72,10 @@ def write(path: Path, content: bytes) -> None:
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty sibling to fill; it takes the place of ``folder`` only if the block succeeds."""
     partial, old = (folder.with_name(f".{folder.name}.{word}") for word in ("partial", "old"))
-    for place in (folder, partial, old):
+    for place in (folder, old):
         check_report(place)
+    if not (partial.is_dir() and not partial.is_symlink() and not any(partial.iterdir())):
+        check_report(partial)   # empty it is what a kill leaves that comes first
     if old.exists() and not folder.exists():
         old.rename(folder)      # a kill came between the two renames below
     for left in (partial, old):
@@ -94,10 +96,10 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_report(folder: Path) -> None:
-    """``InputError`` unless ``folder`` is new or empty, or a report with nothing of anyone else's in it."""
+    """``InputError`` unless ``folder`` is new, or a report with nothing of anyone else's in it."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder}: expected nothing or an older report, found a link or a file")
-    if folder.exists() and any(folder.iterdir()) and MARK not in signed_part(folder / "index.html"):
+    if folder.exists() and MARK not in signed_part(folder / "index.html"):
         raise InputError(f"{folder}: expected nothing or an older report, found a folder without an index.html of one")
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -144,7 +144,8 @@ def parse_case(row: dict[str, str], columns: Sequence[str], path: Path) -> Slice
     if n_slices > MAX_SLICES:
         raise InputError(f"{path}: {row['case_id']}: expected at most {MAX_SLICES} slices, found {n_slices}")
     if n_slices < 1 or not all(MIN_SPACING <= number <= MAX_SPACING for number in spacing):
-        raise InputError(f"{path}: {row['case_id']}: expected positive numbers in {expected}, found {row}")
+        limits = f"spacings from {MIN_SPACING:g} to {MAX_SPACING:g}"
+        raise InputError(f"{path}: {row['case_id']}: expected positive numbers in {expected}, {limits}, found {row}")
     return SlicedCase(row["case_id"], row["split"], n_slices, (spacing[0], spacing[1], spacing[2]))
 
 

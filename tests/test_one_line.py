@@ -178,9 +178,11 @@ def test_a_checkpoint_that_is_larger_than_its_file_is_not_read(tmp_path):
     (change_header(lambda header: header.__setitem__("vox_offset", -1)),
      "a: expected a whole NIfTI file, found voxels that begin at byte -1 in .*a.nii$"),
     (change_header(lambda header: header["pixdim"].__setitem__(slice(1, 4), (1, 0, 1))),
-     r"a: expected a positive spacing of at most 1 m, found \(1.0, 0.0, 1.0\) mm in .*a.nii$"),
+     r"a: expected a positive spacing, from 1e-06 to 1000 mm, found \(1.0, 0.0, 1.0\) in .*a.nii$"),
+    (change_header(lambda header: header["pixdim"].__setitem__(slice(1, 4), (1, 1, 9e-7))),
+     r"a: expected a positive spacing, from 1e-06 to 1000 mm, found \(1.0, 1.0, 8.99.*e-07\) in .*a.nii$"),
     (change_header(lambda header: header["pixdim"].__setitem__(slice(1, 4), (1, 1, 1001))),
-     r"a: expected a positive spacing of at most 1 m, found \(1.0, 1.0, 1001.0\) mm in .*a.nii$"),
+     r"a: expected a positive spacing, from 1e-06 to 1000 mm, found \(1.0, 1.0, 1001.0\) in .*a.nii$"),
     (change_header(lambda header: header["dim"].__setitem__(slice(0, 3), (2, 3, 20))),
      r"a: expected a 3-D volume, found shape \(3, 20\) in .*a.nii$"),
 ])

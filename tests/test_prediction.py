@@ -239,6 +239,21 @@ def test_what_a_kill_left_of_an_evaluation_goes_with_the_next(trained, tmp_path)
     assert not any(path.exists() for path in left) and mine.read_text() == "whole"
 
 
+@pytest.mark.parametrize("name", ["predictions", "predictions_native"])
+def test_a_link_in_place_of_predictions_is_refused(trained, tmp_path, name):
+    run = shutil.copytree(trained, tmp_path / "run")
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (labels / "case_4.nii.gz").write_text("mine")
+    (labels / ".unfinished-7.case_4.nii.gz").write_text("mine")
+    shutil.rmtree(run / name, ignore_errors=True)
+    (run / name).symlink_to(labels)
+    with pytest.raises(InputError, match=f"{name}: expected a folder of this run's own, found a link to .*labels"):
+        evaluate.main(["run", str(run), "--device", "cpu"])
+    assert {path.read_text() for path in labels.iterdir()} == {"mine"} and len(list(labels.iterdir())) == 2
+    assert (run / "metrics.csv").read_bytes() == (trained / "metrics.csv").read_bytes()
+
+
 def test_the_scans_own_grid_needs_the_raw_scan_of_each_case(trained, varied, tmp_path):
     model = prediction.load_model(trained, "best", torch.device("cpu"))
     meta = read_meta(varied)

@@ -228,8 +228,8 @@ def test_a_report_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", [".report.partial", ".report.old"])
 def test_folders_beside_the_report_that_are_nobodys_report_stay(tmp_path, name):
     beside = tmp_path / name
-    beside.mkdir()
-    with report_page.replaced_folder(tmp_path / "report") as new:     # an empty one is in nobody's way
+    (tmp_path / ".report.partial").mkdir()                            # an empty one is what a kill leaves
+    with report_page.replaced_folder(tmp_path / "report") as new:
         (new / "index.html").write_text("new of boundary-loss")
     beside.mkdir()
     (beside / "thesis.txt").write_text("mine")

@@ -26,6 +26,23 @@ def test_json_that_no_file_of_ours_could_hold_again_is_refused(text):
         utils.parse_json(text)
 
 
+def test_nesting_leaves_room_for_more():
+    """What is accepted can be written again some levels deeper, as a part of a file of ours."""
+    deep = next(depth for depth in range(100, 100_000) if not is_parsed("[" * depth + "]" * depth))
+    value = utils.parse_json("[" * (deep - 1) + "]" * (deep - 1))
+    for _ in range(40):
+        value = [value]
+    json.dumps(value)
+
+
+def is_parsed(text):
+    try:
+        utils.parse_json(text)
+    except ValueError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(("content", "said"), [
     ("[1]", "expected a JSON object, found list"), ("{", "expected a readable JSON file, found "),
     (None, "expected a readable JSON file, found .*No such file"),
