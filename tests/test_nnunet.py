@@ -346,7 +346,7 @@ def test_other_channels_than_those_that_were_sliced_are_refused(tmp_path):
         ("{}", "expected its spacing in imagesTr/b_2.json"), ("{", "expected its spacing in imagesTr/b_2.json"),
         ('{"spacing": [1, 2]}', "expected its spacing in imagesTr/b_2.json"),
         ('{"spacing": 3}', "expected its spacing in imagesTr/b_2.json"),
-        ('{"spacing": [5, 0, 1]}', r"b_2: expected a positive spacing, at least 1e-06, found \(5.0, 0.0, 1.0\) in imagesTr/b_2.json"),
+        ('{"spacing": [5, 0, 1]}', r"b_2: expected a positive spacing, at least 1e-06, found \(5.0, 0.0, 1.0\) in "),
         ('{"spacing": [5, 1, -1]}', "expected a positive spacing"),
         ('{"spacing": [5, 1, "inf"]}', "expected a positive spacing"),
     ],

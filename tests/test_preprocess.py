@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +296,21 @@ def test_what_a_killed_slicing_left_is_no_part_of_the_next(tmp_path):
     with new_folder(tmp_path / "data"):
         pass
     assert not left.exists() and not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+
+
+def test_a_kill_while_a_failed_slicing_is_cleared_leaves_its_sign(tmp_path, monkeypatch):
+    """The sign goes with the folder, when nothing else is in it any more."""
+    remove, left = shutil.rmtree, []
+
+    def watch(path, **options):
+        if path.name == ".data.partial":
+            left.append(os.listdir(path))
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", watch)
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "data") as folder:
+        (folder / "cases.csv").write_text(f"{1 / 0}")
+    assert left == [[".unfinished"]] and not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["folder", "link to a folder", "link to nothing", "file"])
