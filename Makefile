@@ -231,11 +231,14 @@ clean: ## remove the generated data sets, their results and caches; never real d
 	rm -rf .pytest_cache .mypy_cache .ruff_cache __pycache__ */__pycache__ */*/__pycache__
 
 # Phantoms: raw data in the real layouts. The folder gets its name when it is whole.
-# Two makes at once each make their own; the first to end gives it. `make clean` knows it by its inode: a
-# folder of the user's in its place is another one.
+# Two makes at once each make their own; the first to end gives it: renaming fails where the other has been faster
+# (mv would move the folder into the other's). `make clean` knows it by its inode: a folder of the user's in its place
+# is another one.
 $(DATA)/raw/%-demo: | $(READY)
 	@partial=$(DATA)/raw/.$*-demo.partial.$$$$; trap 'rm -rf "$$partial"' EXIT; \
-	$(PY) scripts/phantom.py $* --out "$$partial"; [ -d $@ ] || { mv "$$partial" $@; ls -di $@ > $(DATA)/.$*-demo.phantom; }
+	$(PY) scripts/phantom.py $* --out "$$partial"; \
+	if error=$$($(PY) -c 'import os, sys; os.rename(*sys.argv[1:])' "$$partial" $@ 2>&1); \
+	then ls -di $@ > $(DATA)/.$*-demo.phantom; else [ -d $@ ] || { echo "$$error" >&2; exit 2; }; fi
 
 # What was asked for is kept beside what was made. Where it changes, the commands are asked (--check) whether what is
 # there was made with these options; if not they say so and exit with 2, and nothing passes in silence.

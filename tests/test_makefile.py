@@ -265,10 +265,10 @@ def test_variants_live_side_by_side(project):
     assert " data/" not in text and " results/" not in text
 
 
-def start_make(project, *arguments):
+def start_make(project, *arguments, **environment):
     return subprocess.Popen(
         ["make", *arguments], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=without_make(),
+        env=without_make() | environment,
     )
 
 
@@ -314,6 +314,30 @@ def test_two_makes_at_once_make_one_phantom(project, tmp_path):
     assert os.listdir(goal) == ["ISLES2018_Training.zip"]
     number = os.stat(goal).st_ino
     assert (tmp_path / "data" / ".isles-demo.phantom").read_text() == f"{number} {goal}\n"
+
+
+@pytest.mark.parametrize("other", ["folder", "file"])
+def test_a_phantom_that_another_make_gave_in_the_last_moment_stays(project, tmp_path, other):
+    """What gives the folder its name (python -c, or mv) finds another there that was not when the recipe began."""
+    goal = tmp_path / "data" / "raw" / "isles-demo"
+    appear = f"touch {goal}" if other == "file" else f"mkdir -p {goal}; touch {goal}/theirs"
+    programs = {
+        "venv/bin/python": f'case "$1" in -c) {appear}; exec python3 "$@";; esac\nmkdir -p "$4"; touch "$4/mine"\n',
+        "bin/mv": f'{appear}; exec /bin/mv "$@"\n',
+    }
+    for name, script in programs.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "venv" / ".ready").touch()
+    process = start_make(project, str(goal), f"DATA={tmp_path / 'data'}", f"VENV={tmp_path / 'venv'}",
+                         PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    error = process.communicate(timeout=60)[1]
+    assert set(os.listdir(goal.parent)) <= {goal.name} and not (tmp_path / "data" / ".isles-demo.phantom").exists()
+    if other == "folder":
+        assert process.returncode == 0 and os.listdir(goal) == ["theirs"], error
+    else:
+        assert process.returncode == 2 and f"'{goal}'" in error, error
 
 
 def test_clean_leaves_a_demo_that_is_not_the_projects(project):

@@ -215,10 +215,13 @@ LIMITED = """
 import resource, sys
 sys.path[:0] = [sys.argv[1]]
 from pathlib import Path
+import numpy as np
 import torch._dynamo  # what the optimiser imports when it is made
 import train
 import training.session  # what train imports when it begins
+from boundary_loss.metrics import hd95
 from environment.command import run_command
+hd95(np.eye(9)[None] > 0, np.ones((1, 9, 9)) > 0, (1, 1, 1))  # what it imports where the networks find something
 lines = Path("/proc/self/status").read_text().splitlines()
 used = next(int(line.split()[1]) for line in lines if line.startswith("VmData")) * 1024
 limit = used + int(sys.argv[2])
@@ -230,9 +233,9 @@ sys.exit(run_command(train.main))
 
 
 def enlarge(sliced, data, *, slices: int) -> None:
-    """256 x 256, 20 channels, ``slices`` slices a training case; links, so that it fills little on the disk."""
+    """128 x 128, 80 channels, ``slices`` slices a training case; links, so that it fills little on the disk."""
     shutil.copytree(sliced, data)
-    meta = json.loads((data / "meta.json").read_text()) | {"size": 256, "modalities": [f"t{n}" for n in range(20)]}
+    meta = json.loads((data / "meta.json").read_text()) | {"size": 128, "modalities": [f"t{n}" for n in range(80)]}
     del meta["slices"], meta["checksums"], meta["seal"]
     (data / "meta.json").write_text(json.dumps(meta))
     header, *rows = (data / "cases.csv").read_text().splitlines()
@@ -241,7 +244,7 @@ def enlarge(sliced, data, *, slices: int) -> None:
         case = dict(zip(header.split(","), row.split(","), strict=True))
         case["n_slices"] = "2" if case["split"] == "val" else str(slices)
         lines.append(",".join(case.values()))
-        for kind, shape in {"image": (20, 256, 256), "label": (256, 256), "phi2d": (2, 256, 256)}.items():
+        for kind, shape in {"image": (80, 128, 128), "label": (128, 128), "phi2d": (2, 128, 128)}.items():
             first, *others = (
                 data / case["split"] / kind / f"{case['case_id']}_{z:04d}.npy" for z in range(int(case["n_slices"]))
             )
@@ -255,14 +258,17 @@ def enlarge(sliced, data, *, slices: int) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_DATA")
 def test_a_set_larger_than_memory_streams(sliced, tmp_path):
-    """A set of 295 MB and a process that may add 260 MB to what it has after its imports."""
-    enlarge(sliced, tmp_path / "data", slices=50)
-    flags = ("--width", "1", "--epochs", "1", "--batch-size", "2", "--device", "cpu", "--contour", "boundary",
+    """A set of 540 MB and a process that may add 400 MB to what it has after its imports.
+
+    Streaming adds 240 MB here, the set in memory 590 MB: far from the limit, as other processors add other amounts.
+    """
+    enlarge(sliced, tmp_path / "data", slices=100)
+    flags = ("--width", "1", "--epochs", "1", "--batch-size", "1", "--device", "cpu", "--contour", "boundary",
              "--precision", "fp32")
     for resident, code in (("stream", 0), ("host", 1)):
         arguments = ("--data", tmp_path / "data", "--out", tmp_path / resident, *flags, "--resident", resident)
         process = subprocess.run(
-            [sys.executable, "-c", LIMITED, os.path.dirname(train.__file__), str(260 * 2**20), *map(str, arguments)],
+            [sys.executable, "-c", LIMITED, os.path.dirname(train.__file__), str(400 * 2**20), *map(str, arguments)],
             capture_output=True,
             text=True,
         )
