@@ -2,6 +2,7 @@
 
 A scan is a function that yields its members, (name, bytes), the name ending in a slash for an empty folder.
 """
+import contextlib
 import gzip
 import io
 import os
@@ -13,7 +14,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-PART = ".phantom.part"  # holds a folder layout until it is whole
+from utils import naming, temporary_prefix
 
 # How a raw layout is made: `scans(args)` for `write`; `tops(args)`, the names it makes in `out`; flag -> its lowest and
 # highest value, for the flags it has; flag -> its default, None where scans differ in it.
@@ -45,22 +46,35 @@ def png(image, mode):
     return buffer.getvalue()
 
 
-def write_zips(out, zips, progress):
-    """Write zips, name -> scans, under temporary names beside their own, and rename them once all are whole."""
-    out.mkdir(parents=True, exist_ok=True)
-    parts = {name: out / f".{name}.part" for name in zips}
+@contextlib.contextmanager
+def made_whole(out):
+    """Yield a hidden folder of this process below `out`; what it holds moves into `out` once the block succeeds.
+
+    If it fails nothing stays, `out` itself included where it was not there. What a kill leaves bears the name that the
+    project's unfinished files have, and lies in nobody's way.
+    """
+    new = not out.exists()
+    part = out / f"{temporary_prefix()}phantom"
     try:
+        part.mkdir(parents=True)
+        yield part
+        for entry in sorted(part.iterdir()):
+            os.replace(entry, out / entry.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if new and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+
+
+def write_zips(out, zips, progress):
+    """Write zips, name -> scans."""
+    with made_whole(out) as part:
         for name, scans in zips.items():
-            with zipfile.ZipFile(parts[name], "w") as archive:
+            with naming(out / name), zipfile.ZipFile(part / name, "w") as archive:
                 for members in scans:
                     for member, content in members():
                         add_member(archive, member, content)
                     progress.update()
-        for name, part in parts.items():
-            os.replace(part, out / name)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
 
 
 def add_member(archive, name, content):
@@ -72,18 +86,12 @@ def add_member(archive, name, content):
 
 
 def write_folder(out, scans, progress):
-    """Write the members of scans in a hidden folder below `out`, and move them into `out` once all are whole."""
-    part = out / PART
-    shutil.rmtree(part, ignore_errors=True)  # a killed run's
-    part.mkdir(parents=True)
-    try:
+    """Write the members of scans as files."""
+    with made_whole(out) as part:
         for members in scans:
             for member, content in members():
                 path = part / member
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+                with naming(out / member):
+                    path.write_bytes(content)
             progress.update()
-        for entry in sorted(part.iterdir()):
-            os.replace(entry, out / entry.name)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

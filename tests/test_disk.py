@@ -5,8 +5,10 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 
 import numpy as np
+import phantom
 import pytest
 import torch
 from commands import evaluate
@@ -61,22 +63,37 @@ def test_a_full_disk_stops_slicing_and_leaves_nothing(tmp_path, small_disk, monk
     assert not os.listdir(disk)
 
 
+@pytest.mark.parametrize(("layout", "named"), [("isles", "ISLES2018_Training.zip"), ("acdc", "training/patient")])
+def test_a_full_disk_stops_a_phantom_and_leaves_nothing(small_disk, layout, named):
+    disk = small_disk(1)
+    out = disk / "raw" / "new"
+    command = [sys.executable, phantom.__file__, layout, "--out", str(out), "--cases", "30"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert f"{out}/{named}" in done.stderr and "could not be written" in done.stderr
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
-    ("command", "room", "named"),
-    [("curves", 20_000, "made.png"), ("curves", 41_000, "made.pdf"), ("report", 0, "report/index.html"),
-     ("report", 40_000, "report/slices/")],
+    ("command", "fitting", "named"),
+    [("curves", None, "made.png"), ("curves", "made.png", "made.pdf"), ("report", None, "report/index.html"),
+     ("report", "report/index.html", "report/slices/")],
 )
 def test_a_full_disk_under_a_figure_or_a_report_names_the_file(
-    results, small_disk, monkeypatch, capsys, command, room, named
+    results, tmp_path, small_disk, monkeypatch, capsys, command, fitting, named
 ):
-    """The room is in pages of 4 KiB: not even the picture, the picture alone, not even the page, the page alone."""
+    """There is room for 4 KiB, or for them and the first file, whose size the same command has shown elsewhere."""
+    arguments = ("--rows", "gdl", *(("--name", "made") if command == "curves" else ()))
+    roomy = shutil.copytree(results, tmp_path / "roomy")
+    assert call(evaluate, command, roomy, *arguments, monkeypatch=monkeypatch) == 0
+    room = 4096 + ((roomy / fitting).stat().st_size + 4095 & ~4095 if fitting else 0)
+    capsys.readouterr()
     disk = small_disk(20)
     folder = shutil.copytree(results, disk / "results")
     free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
     (disk / "fill").write_bytes(bytes(free - room))
     before = tree(folder)
-    name = ("--name", "made") if command == "curves" else ()
-    code = call(evaluate, command, folder, "--rows", "gdl", *name, monkeypatch=monkeypatch)
+    code = call(evaluate, command, folder, *arguments, monkeypatch=monkeypatch)
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and tree(folder) == before
     assert f"{folder}/{named}" in error and ": could not be written: No space left on device" in error

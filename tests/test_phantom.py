@@ -15,6 +15,7 @@ import numpy as np
 import phantom
 import phantom_brain_layouts
 import pytest
+from phantoms import SMALL
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "phantom.py"
 ISLES_ZIP = "ISLES2018_Training.zip"
@@ -249,8 +250,15 @@ def test_a_stopped_run_is_one_line_and_leaves_no_file(tmp_path, stop):
     assert process.returncode == 130 and not list(tmp_path.iterdir())
 
 
-def test_a_killed_run_leaves_no_zip_and_the_next_one_finishes(tmp_path):
-    (tmp_path / f".{ISLES_ZIP}.part").write_bytes(b"half a zip")
-    options = ["--cases", "1", "--slices", "2", "--in-plane", "32"]
-    assert run("isles", "--out", tmp_path, *options).returncode == 0
-    assert [path.name for path in tmp_path.iterdir()] == [ISLES_ZIP]
+@pytest.mark.parametrize("layout", ["isles", "busi"])
+def test_what_lies_there_under_hidden_names_stays_and_does_not_disturb(tmp_path, layout):
+    """What a killed run left, and a user's: nothing is cleared unseen, and nothing of it comes into the data."""
+    kept = [tmp_path / ".unfinished-1.phantom" / "half", tmp_path / ".phantom.part" / "notes",
+            tmp_path / f".{ISLES_ZIP}.part" / "notes"]
+    for path in kept:
+        path.parent.mkdir()
+        path.write_bytes(b"kept")
+    made = "Dataset_BUSI_with_GT" if layout == "busi" else ISLES_ZIP
+    assert phantom.main([layout, "--out", str(tmp_path), *SMALL.get(layout, ["--cases", "1"])]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {made, *(path.parent.name for path in kept)}
+    assert [path.read_bytes() for path in kept] == 3 * [b"kept"] and not list((tmp_path / made).rglob("half"))
