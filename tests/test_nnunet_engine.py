@@ -272,6 +272,11 @@ def test_a_finished_row_stays_until_it_is_measured_anew(hearts, tmp_path, monkey
     assert call(train_nnunet, *row, monkeypatch=monkeypatch) == 0
     lines = list(csv.DictReader((out / "metrics.csv").open()))
     assert len(lines) == 2 * 2 * 3 and {line["dsc"] for line in lines} == {"1.0"}
+    facts = {(line["checkpoint"], line["space"], line["tolerance_mm"], line["epoch"]) for line in lines}
+    assert facts == {("last", "native", "2.0", "1")}
+    log = list(csv.DictReader((out / "log.csv").open()))
+    assert [line["epoch"] for line in log] == ["0", "1"] and {line["train_loss"] for line in log} == {"0.0"}
+    assert "expected a run with iterations 7" in refused(monkeypatch, capsys, *row, "--iterations", "7")
     assert "earlier_sessions" not in json.loads((out / "env.json").read_text())
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 

@@ -1,5 +1,6 @@
 """What the engine does around nnU-Net, where nnU-Net is not needed for it."""
 
+import csv
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import sys
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from boundary_loss import integrations
 from boundary_loss.integrations import nnunet_command
 from engines import nnunet_data, nnunet_run
 from engines.nnunet_data import channel_names, check_made, prepare, raw_cases, workplace_of
-from engines.nnunet_results import read_masks, read_prediction
+from engines.nnunet_results import measure, read_masks, read_prediction
 from engines.nnunet_settings import Asked, settings_of
 from environment.cores import core_count
 from sliced_data.meta import read_meta
@@ -182,6 +184,34 @@ def test_slices_that_were_left_out_are_background(tmp_path):
     masks, whole = read_masks(cases[0], raw, tmp_path / "masks", all_slices=False)
     assert masks.ignore is None and masks.reference.shape == masks.prediction.shape == (20, 24, 2)
     assert whole.dtype == np.uint8 and not whole[..., 0].any() and whole[..., 1:].all()
+
+
+def test_files_and_lines_of_one_class(tmp_path):
+    """The mask of every validation case on both grids, and MIDL's distance, which is for one class alone."""
+    make_nnunet(tmp_path / "raw")
+    label = np.zeros((20, 24, 3), np.uint8)
+    label[4:14, 5:15] = 1
+    for path in (tmp_path / "raw" / "labelsTr").iterdir():
+        save_nifti(path, label, (0.5, 0.6, 3.0))
+    description = json.loads((tmp_path / "raw" / "dataset.json").read_text())
+    description["labels"] = {"background": 0, "gland": 1}
+    (tmp_path / "raw" / "dataset.json").write_text(json.dumps(description))
+    where = ("--source", str(tmp_path / "raw"), "--dest", str(tmp_path / "glands"))
+    preprocess.main(["glands", "--layout", "nnunet", *where, "--size", "24", "--jobs", "1"])
+    meta = read_meta(tmp_path / "glands")
+    (case,) = (case.case_id for case in meta.cases if case.split == "val")
+    predicted = np.zeros((20, 24, 3), np.uint8)
+    predicted[4:14, 5:15, :2] = 1
+    save_nifti(tmp_path / "masks" / f"{case}.nii.gz", predicted, (0.5, 0.6, 3.0))
+    measure(lambda path: path, tmp_path / "run", meta, tmp_path / "masks", 7, tolerance_mm=2.0)
+    (line,) = csv.DictReader((tmp_path / "run" / "metrics.csv").open())
+    assert (line["case_id"], line["class"], line["epoch"], line["tolerance_mm"]) == (case, "gland", "6", "2.0")
+    assert float(line["dsc"]) == pytest.approx(2 * 200 / (300 + 200)) and line["n_ref"] == "300"
+    (line,) = csv.DictReader((tmp_path / "run" / "metrics_2d.csv").open())
+    assert float(line["dsc"]) == pytest.approx(2 / 3) and line["n_slices"] == "3" and float(line["hd_midl"]) > 0
+    for folder, shape in (("predictions_native", (20, 24, 3)), ("predictions", (24, 24, 3))):
+        mask = nib.load(tmp_path / "run" / folder / f"{case}.nii.gz").get_fdata()
+        assert mask.shape == shape and mask[..., :2].any() and not mask[..., 2].any()
 
 
 @pytest.mark.parametrize(
