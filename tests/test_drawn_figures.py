@@ -208,10 +208,12 @@ def test_the_settings_of_a_user_change_no_figure(handmade):
 
 
 def test_the_environment_of_a_user_stops_no_figure(results, tmp_path):
-    """Neither a screen nor a date is looked for, whichever module comes first."""
+    """Neither a screen nor a date nor settings are looked for, whichever module comes first."""
+    (tmp_path / "matplotlibrc").write_bytes(b"font.family: \xff")
     folder = shutil.copytree(results, tmp_path / "results")
     command = [sys.executable, ROOT / "eval.py", "convergence", folder, "--rows", "gdl"]
     environment = os.environ | {"MPLBACKEND": "none such", "SOURCE_DATE_EPOCH": "none such"}
+    environment["MATPLOTLIBRC"] = str(tmp_path)
     subprocess.run(command, check=True, env=environment)
     assert (folder / "convergence-epochs.pdf").exists()
 
