@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from environment.atomic_outputs import MARK, check_own, written_together
 from evaluation.metric_catalogue import CATALOGUE, LENGTH, Column
@@ -217,7 +217,6 @@ def write_shares(results: Path, rows: Sequence[str], name: str) -> list[Path]:
             axis.hist(lesions, bins=edges, color="#0072B2", edgecolor="white", linewidth=0.4)
             axis.set_xscale("log")
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.xaxis.set_minor_formatter(NullFormatter())
             axis.yaxis.set_major_locator(MaxNLocator(integer=True))
             median = f", median {np.median(lesions):.2g} %" if len(lesions) else ""
             axis.set(xlabel="share of the slice (%)", ylabel="slices")

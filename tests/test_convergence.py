@@ -73,6 +73,13 @@ def test_the_table_is_of_the_last_epoch(rows, capsys):
         str(rows / f"convergence{end}") for end in (".png", ".pdf", "-epochs.png", "-epochs.pdf")) + "\n"
 
 
+def test_a_p_of_five_per_cent_is_not_below_it():
+    line = dict.fromkeys(("seeds", "below", "lowest", "median", "share_below", "ks", "change", "fluctuation"), 1)
+    for p, is_bold in ((0.0499, True), (0.05, False)):
+        cells = convergence.printed_line(line | {"row": "gdl", "mean": 1.0, "sd": 0.0, "p_ks": 0.001, "p_ks_holm": p})
+        assert [cell.bold for cell in cells] == [False] * 8 + [is_bold] + [False] * 2
+
+
 def test_fluctuations_are_counted_between_epochs(rows):
     """Changes of shaky: 0.1 down, 0.2 and 0.1 up; from the middle of their neighbours: 0.15 and 0.05."""
     evaluate.main(["convergence", str(rows), "--rows", "steady", "shaky", "--epochs", "1", "4"])

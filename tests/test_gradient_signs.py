@@ -188,6 +188,12 @@ def test_gradients_of_runs_leave_figures_and_a_table(signed, three_classes, caps
     assert all(float(line["share_more"]) == 0 for line in lines[4:])
 
 
+def test_without_rows_the_simplex_alone_is_drawn(tmp_path, capsys):
+    evaluate.main(["gradients", str(tmp_path)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gradients.pdf", "gradients.png"]
+    assert capsys.readouterr().out.endswith(f"{tmp_path / 'gradients.png'}\n{tmp_path / 'gradients.pdf'}\n")
+
+
 def test_map_values_and_seeds_are_those_asked_for(signed, capsys):
     flags = ("--map-values", "0", "5", "1", "--map-values", "1", "1", "0", "--seeds", "1", "--name", "asked")
     evaluate.main(["gradients", str(signed), "--rows", "rrw", *flags])

@@ -140,6 +140,43 @@ def test_the_resnet_unet_is_its_description():
         assert torch.allclose(network(image), expected, rtol=0, atol=1e-9)
 
 
+def unet_by_hand(state, image):
+    """Logits in training mode, from the names of the weights and the authors' description of the network."""
+
+    def blocks(features, name, numbers="01", stride=1):
+        for number in numbers:
+            at = f"{name}.{number}" if number else name
+            features = F.conv2d(features, state[f"{at}.0.weight"], stride=stride, padding=1)
+            features, slope, stride = normalise(state, f"{at}.1", features), state[f"{at}.2.weight"], 1
+            features = torch.where(features > 0, features, slope * features)
+        return features
+
+    skips = [blocks(image, "encoders.0")]
+    for n in (1, 2):
+        skips.append(blocks(skips[-1], f"encoders.{n}", stride=2))
+    features = blocks(skips[-1], "bridge.down", [""], stride=2)
+    branch, last = blocks(features, "bridge.residual", "0"), "bridge.residual.1"
+    branch = F.conv2d(branch, state[f"{last}.weight"], state[f"{last}.bias"], padding=1)
+    features = features + normalise(state, "bridge.residual.2", branch)
+    features = blocks(torch.where(features > 0, features, 0.2 * features), "bridge.out", [""])
+    for n in range(3):
+        features = features.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        features = torch.cat((blocks(features, f"decoders.{n}.refine.1"), skips[2 - n]), dim=1)
+        features = blocks(features, f"decoders.{n}.merge")
+    return F.conv2d(features, state["head.weight"], state["head.bias"])
+
+
+def test_the_unet_is_its_description():
+    torch.manual_seed(0)
+    network = UNet(2, 3, width=3).double()
+    image = torch.randn(2, 2, 16, 24, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim == 1:
+                parameter.uniform_(0.5, 1.5)  # batch norm, slopes and biases that are not neutral
+        assert torch.allclose(network(image), unet_by_hand(network.state_dict(), image), rtol=0, atol=1e-9)
+
+
 def test_every_weight_of_the_resnet_unet_gets_a_gradient():
     torch.manual_seed(0)
     network = ResNet34UNet(1, 2)

@@ -89,9 +89,12 @@ def test_all_runs_of_a_user_compute_alike(sliced, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "cache" / "boundary-loss").iterdir()] == ["precision.json"]
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "{", '{"x": 3}', "\xff"])
+@pytest.mark.parametrize("content", [
+    "", "[1]", "{", '{"x": 3}', "\xff", '{"WHAT": 3}', '{"WHAT": {"fp32": 1}}', '{"WHAT": {"fp32": "soon", "bf16": 1}}',
+])
 def test_a_damaged_record_is_made_anew(sliced, tmp_path, monkeypatch, content):
     measured(monkeypatch, FASTER)
+    content = content.replace("WHAT", precision.description(SMALL, read_meta(sliced)))
     path = tmp_path / "cache" / "boundary-loss" / "precision.json"
     path.parent.mkdir(parents=True)
     path.write_text(content, encoding="latin-1")
@@ -175,3 +178,17 @@ def test_a_real_measurement_leaves_no_trace(sliced, tmp_path):
     run(sliced, tmp_path / "auto", "--epochs", "1")
     run(sliced, tmp_path / "asked", "--epochs", "1", "--precision", read_settings(tmp_path / "auto").precision)
     assert_same_run(tmp_path / "auto", tmp_path / "asked")
+
+
+def test_of_two_runs_that_measure_at_once_the_first_to_end_decides(sliced, tmp_path, monkeypatch):
+    path, what = tmp_path / "cache" / "boundary-loss" / "precision.json", precision.description(SMALL, read_meta(sliced))
+
+    def measure(*_):
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({what: SLOWER, "other": FASTER}))
+        return FASTER
+
+    monkeypatch.setattr(precision, "measure_precisions", measure)
+    settings, found = resolved(read_meta(sliced))
+    assert (settings.precision, found) == ("fp32", SLOWER)
+    assert json.loads(path.read_text()) == {what: SLOWER, "other": FASTER}

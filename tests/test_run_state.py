@@ -12,7 +12,7 @@ from training_runs import SMALL
 import train
 from sliced_data.meta import read_meta
 from training.run_folder import read_settings
-from training.run_state import check_count, check_like, check_state
+from training.run_state import check_count, check_like, check_state, check_tensor
 from training.trainer import Trainer
 from utils import InputError
 
@@ -193,3 +193,14 @@ def test_words_and_switches_are_the_very_ones():
             if found != expected or type(found) is not type(expected):
                 with pytest.raises(ValueError, match=said):
                     check_like(found, expected, "rate")
+
+
+@pytest.mark.parametrize(("found", "said"), [
+    ([1.0, 2.0], "a list as its w"), (torch.zeros(2).to_sparse(), "a Tensor as its w"),
+    (torch.zeros(2, device="meta"), "a Tensor as its w"), (torch.zeros(3), r"torch.float32 \(3,\) as its w"),
+    (torch.zeros(2).double(), r"torch.float64 \(2,\) as its w"), (torch.tensor([0, math.inf]), "NaN or infinity in its w"),
+])
+def test_a_tensor_is_one_in_memory_of_that_shape_and_type(found, said):
+    check_tensor(torch.zeros(2), "w", shape=(2,), dtype=torch.float32)
+    with pytest.raises(ValueError, match=said):
+        check_tensor(found, "w", shape=(2,), dtype=torch.float32)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +11,11 @@ from raw_files import call
 from training_runs import SMALL, assert_same_run, read_log, run
 
 import train
-from training import trainer
+from training import session, trainer
 from training.run_state import check_like
+from training.settings import PAPER, Execution
 from training.trainer import Trainer
+from utils import InputError
 
 FLAGS = ("--contour", "boundary", "--batch-size", "1", "--epochs", "2")
 
@@ -130,3 +134,23 @@ def test_a_stop_saves_no_state_that_is_not_finite(sliced, tmp_path, monkeypatch,
 def test_a_part_of_another_kind_is_named(found, expected, said):
     with pytest.raises(ValueError, match=said):
         check_like(found, expected, "model")
+
+
+@pytest.mark.parametrize(("device", "places"), [("cpu", "--resident stream"), ("cuda", "--resident host or stream")])
+def test_the_advice_names_what_makes_a_run_smaller(device, places):
+    settings = replace(PAPER, batch_size=8, width=64)
+    words = session.memory_words(settings, torch.device(device))
+    assert words == f"take less than --batch-size 8 or --width 64, or {places}"
+
+
+def test_to_detect_anomalies_shows_no_other_warnings(tmp_path):
+    """Of the filters that a session adds: torch's warning of where the operation was called, and that alone."""
+    execution = Execution(tmp_path, tmp_path / "run", "cpu", "auto", detect_anomaly=True, snapshot_epochs=(),
+                          resume=False, check=False, encoder_file=None)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("ignore")
+        with pytest.raises(InputError):
+            session.run_session(PAPER, execution)
+        for words in ("Error detected in ConvolutionBackward0. Traceback of forward call", "another"):
+            warnings.warn(words, UserWarning, stacklevel=1)
+    assert [str(warning.message)[:17] for warning in shown] == ["Error detected in"]

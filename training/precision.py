@@ -46,19 +46,26 @@ def resolve_precision(
 def known_seconds(settings: Settings, meta: Meta) -> dict[str, float]:
     """What was measured here before for such runs, or now: so that all runs of a table compute alike."""
     path, what = cache_path(), description(settings, meta)
+    if (found := recorded(path, what)) is not None:
+        return found
+    seconds = measure_precisions(settings, meta)
+    # Of two runs that measured at once, the first to end has decided.
+    seconds = recorded(path, what) or seconds
+    known = {}
+    with suppress(InputError, OSError):
+        known = read_json(path)
+    # A home folder that cannot be written is no reason not to train.
+    with suppress(OSError):
+        write_json(path, known | {what: seconds})
+    return seconds
+
+
+def recorded(path: Path, what: str) -> dict[str, float] | None:
+    """The seconds of ``what`` that were kept; None where there are none, or what is there is damaged."""
     with suppress(InputError, OSError, KeyError, TypeError, ValueError):
         known = read_json(path)[what]
         return {name: float(known[name]) for name in ("fp32", "bf16")}
-    seconds = measure_precisions(settings, meta)
-    # A home folder that cannot be written is no reason not to train.
-    with suppress(OSError, TypeError):
-        known = {}
-        with suppress(InputError, OSError):
-            known = read_json(path)
-        # Of two runs that measured at once, the first to end has decided.
-        seconds = known.setdefault(what, seconds)
-        write_json(path, known)
-    return seconds
+    return None
 
 
 def cache_path() -> Path:
