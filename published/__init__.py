@@ -24,7 +24,7 @@ class PublishedResult:
     settings: Mapping[str, object]      # what the paper trained with, as far as it says so
     validation_cases: int
     remark: str                         # to print wherever the result is
-    pooled: bool = False                # whether its DSC is pooled over batches and what it stands beside is a mean
+    pooled: bool                        # whether its DSC is pooled over batches and what it stands beside is a mean
 
     def differs(self, settings: Mapping[str, object], validation_cases: int) -> tuple[str, ...]:
         """In what a run is not the paper's, in print; a setting that one of them does not tell is not compared."""

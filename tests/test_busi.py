@@ -16,7 +16,7 @@ import preprocess
 import train
 from raw_data import DATASETS
 from slicing.options import resolve
-from slicing.selection import foreground_share
+from slicing.selection import foreground_share, warn_of_same_images
 from utils import InputError
 
 BUSI = DATASETS["busi"]
@@ -163,6 +163,14 @@ def test_the_published_set_has_the_papers_images():
     assert len(cases) == 780 and sum(share < 0.05 for share in shares.values()) == 424
     assert len(below) == 425 and sum(case.image_class == "malignant" for case in below) == 89
     assert BUSI.same_images(cases) == [["benign (433)", "malignant (145)"]]
+
+
+def test_cases_of_one_image_are_named_in_order(capsys):
+    group_of = {"d": "d", "c": "x", "b": "a", "x": "x", "a": "a"}
+    warn_of_same_images(group_of, {"a": "train", "b": "val", "x": "val"})
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("warning: a (train), b (val) are the same image, pixel for pixel; --group image keeps")
+    assert second.startswith("warning: c (left out), x (val) are")
 
 
 def test_no_mm_is_said_of_images_without_a_spacing(tmp_path, capsys):

@@ -94,7 +94,7 @@ def test_all_runs_of_a_user_compute_alike(sliced, tmp_path, monkeypatch):
 ])
 def test_a_damaged_record_is_made_anew(sliced, tmp_path, monkeypatch, content):
     measured(monkeypatch, FASTER)
-    content = content.replace("WHAT", precision.description(SMALL, read_meta(sliced)))
+    content = content.replace('"WHAT"', json.dumps(precision.description(SMALL, read_meta(sliced))))
     path = tmp_path / "cache" / "boundary-loss" / "precision.json"
     path.parent.mkdir(parents=True)
     path.write_text(content, encoding="latin-1")
@@ -181,7 +181,7 @@ def test_a_real_measurement_leaves_no_trace(sliced, tmp_path):
 
 
 def test_of_two_runs_that_measure_at_once_the_first_to_end_decides(sliced, tmp_path, monkeypatch):
-    path, what = tmp_path / "cache" / "boundary-loss" / "precision.json", precision.description(SMALL, read_meta(sliced))
+    path, what = precision.cache_path(), precision.description(SMALL, read_meta(sliced))
 
     def measure(*_):
         path.parent.mkdir(parents=True)

@@ -198,7 +198,8 @@ def test_words_and_switches_are_the_very_ones():
 @pytest.mark.parametrize(("found", "said"), [
     ([1.0, 2.0], "a list as its w"), (torch.zeros(2).to_sparse(), "a Tensor as its w"),
     (torch.zeros(2, device="meta"), "a Tensor as its w"), (torch.zeros(3), r"torch.float32 \(3,\) as its w"),
-    (torch.zeros(2).double(), r"torch.float64 \(2,\) as its w"), (torch.tensor([0, math.inf]), "NaN or infinity in its w"),
+    (torch.zeros(2).double(), r"torch.float64 \(2,\) as its w"),
+    (torch.tensor([0, math.inf]), "NaN or infinity in its w"),
 ])
 def test_a_tensor_is_one_in_memory_of_that_shape_and_type(found, said):
     check_tensor(torch.zeros(2), "w", shape=(2,), dtype=torch.float32)
