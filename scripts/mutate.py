@@ -114,7 +114,8 @@ def checkout() -> Iterator[Path]:
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True,
         check=True,
     ).stdout
-    with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
+    # A test that was stopped may have left a disk mounted, which is no reason to lose what was found.
+    with tempfile.TemporaryDirectory(prefix="mutate-", ignore_cleanup_errors=True) as folder:
         copy = Path(folder) / "checkout"
         for name in listing.splitlines():
             if (ROOT / name).is_file():

@@ -235,3 +235,17 @@ def test_angles_and_zooms_are_drawn_alike_to_either_side(monkeypatch):
         assert values.max() == pytest.approx(high, abs=0.01 * (high - low)) and values.max() <= high
         assert stats.kstest(values, "uniform", (low, high - low)).pvalue > 0.01
     assert abs(np.corrcoef(angles, logs)[0, 1]) < 0.05
+
+
+def test_a_label_is_that_of_the_pixel_in_which_its_place_lies(monkeypatch):
+    """Every pixel a class of its own, looked up by hand; what lies beyond the border is background."""
+    drawn = []
+    monkeypatch.setattr(augmentation, "source_places", lambda *given: drawn.append(source_places(*given)) or drawn[-1])
+    label = torch.arange(1, 257).view(1, 16, 16).repeat(6, 1, 1)
+    found = rotate_and_zoom(Batch(label[:, None].float(), label, None, torch.ones(6, 2)), generator_of(2, 0, 0)).label
+    x, y = (((drawn[0] + 1) * 16 - 1) / 2).numpy().transpose(3, 0, 1, 2)                       # (B, H, W) in pixels
+    column, row = np.rint(x).astype(int), np.rint(y).astype(int)
+    inside = (column >= 0) & (column < 16) & (row >= 0) & (row < 16)
+    expected = np.where(inside, 16 * np.clip(row, 0, 15) + np.clip(column, 0, 15) + 1, 0)
+    is_tie = np.minimum(np.abs(x % 1 - 0.5), np.abs(y % 1 - 0.5)) < 1e-4
+    assert np.array_equal(found.numpy()[~is_tie], expected[~is_tie]) and is_tie.mean() < 0.01 and not inside.all()

@@ -81,6 +81,7 @@ def test_curves_are_the_logs_by_epoch(rows, drawn, smooth):
                     assert ends.min() == pytest.approx(seeds.mean(0)[epoch] - half[epoch])
                     assert ends.max() == pytest.approx(seeds.mean(0)[epoch] + half[epoch])
                     assert half.max() > 0.001
+        assert not (axis.get_xticks() % 1).any()        # epochs are whole
         assert axis.get_xlabel() == ("epoch" if smooth == 1 else "epoch, mean of 2 epochs")
         assert axis.get_ylim()[0] == 0 and (axis.get_ylim()[1] == 1) == (column != "val_hd95_3d_mm")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["gdl", "ce"]

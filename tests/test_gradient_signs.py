@@ -188,6 +188,10 @@ def test_gradients_of_runs_leave_figures_and_a_table(signed, three_classes, caps
     assert all(float(line["share_more"]) == 0 for line in lines[4:])
 
 
+def test_what_is_rounding_is_measured_by_the_largest_value_of_a_map():
+    assert PixelLoss.region_wise((12, 4, -3)).largest == 12 and PixelLoss.region_wise((1, 0, -7)).largest == 7
+
+
 def test_without_rows_the_simplex_alone_is_drawn(tmp_path, capsys):
     evaluate.main(["gradients", str(tmp_path)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gradients.pdf", "gradients.png"]

@@ -167,6 +167,7 @@ def test_the_processor_is_what_the_system_calls_it(monkeypatch, said, found):
 def test_the_limits_are_beyond_real_data_and_within_a_machines_memory():
     """CT of 512 x 512 x 2048 as float32 is 2 GiB; a page of 11,585 x 11,585; sidecars and images of 256 MiB."""
     assert limits.MAX_VOXELS == 512 * 512 * 2048 and limits.MAX_OTHER_BYTES == 256 * 2**20
+    assert limits.SLACK == 2**20
     assert math.isqrt(limits.MAX_PIXELS) == 11_585 and math.isqrt(limits.FEW_PIXELS) == 4096
     blank = io.BytesIO()
     Image.new("1", (2**14, 2**12)).save(blank, format="PNG", optimize=True)

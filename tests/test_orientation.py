@@ -130,3 +130,25 @@ def test_lengths_are_mm_whatever_the_headers_unit(write_in, unit):
 def test_files_in_different_units_are_one_scan(write_in):
     _, spacing = read_volumes("a", [write_in(unit) for unit in UNITS])
     assert spacing == pytest.approx(SPACING, abs=1e-6)
+
+
+def test_an_identity_beside_a_spacing_of_any_axis_says_nothing(tmp_path):
+    """ISLES' headers: the spacing along z alone may tell that the identity is no affine of the scan."""
+    for spacing in ((1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2)):
+        image = nib.Nifti1Image(np.zeros((2, 3, 4), np.float32), np.eye(4))
+        image.header.set_zooms(spacing)
+        path = tmp_path / f"{spacing[0]}{spacing[1]}{spacing[2]}.nii"
+        nib.save(image, path)
+        content = bytearray(path.read_bytes())
+        content[80:92] = np.array(spacing, "<f4").tobytes()     # pixdim, which saving holds to the affine
+        path.write_bytes(content)
+        stated = stated_affine(RawFile(path))
+        assert (stated is None) == (spacing != (1, 1, 1))
+
+
+def test_voxels_are_read_as_float32_whatever_the_file_has(tmp_path):
+    for dtype in (np.uint8, np.int16, np.float32, np.float64):
+        path = tmp_path / f"{np.dtype(dtype).name}.nii.gz"
+        nib.save(nib.Nifti1Image(np.arange(24, dtype=dtype).reshape(2, 3, 4), np.eye(4)), path)
+        voxels, _ = read_nifti("a", RawFile(path))
+        assert voxels.dtype == np.float32 and np.array_equal(voxels, np.arange(24).reshape(2, 3, 4))

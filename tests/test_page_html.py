@@ -171,7 +171,7 @@ def test_the_channel_that_is_shown_first_is_that_of_the_largest_slice(tmp_path):
     image = np.random.default_rng(0).random((3, 2, 16, 16), dtype=np.float32)
     image[[0, 2], 0] += 5 * mask[[0, 2]]
     image[1, 1] += 5 * mask[1]
-    written = page.write_case(tmp_path, 7, image, [mask, mask], classes=2)
+    written = page.write_case(tmp_path, 7, image, [mask, mask[::-1]], classes=2)
     assert written["channel"] == 1 and written["areas"] == [4, 70, 9]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "7-0-0.png", "7-0-1.png", "7-0-2.png", "7-1-0.png", "7-1-1.png", "7-1-2.png", "7.js"
