@@ -175,6 +175,14 @@ def test_labels_that_a_loss_cannot_have_are_refused(trainer_of, monkeypatch, lab
 
 
 @needs_nnunet
+def test_plans_without_a_spacing_of_every_axis_are_refused(trainer_of):
+    trainer = trainer_of("nnUNetTrainerRRW", (4, 64, 64))
+    trainer.configuration_manager.configuration["spacing"] = [1.5, 1.5]
+    with pytest.raises(ValueError, match="plans: expected a spacing for each of the 3 axes of a patch, found 2 in"):
+        trainer._build_loss()
+
+
+@needs_nnunet
 def test_nnunet_finds_the_trainers_after_the_one_command():
     """Through nnU-Net's own search, before it imports any other trainer."""
     path = nnunet_command.trainer_folder() / nnunet_command.FILE_NAME
