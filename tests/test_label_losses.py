@@ -163,6 +163,12 @@ def command(*arguments):
     return nnunet_command.main(list(map(str, arguments)))
 
 
+def test_the_command_helps_under_its_own_name(capsys):
+    with pytest.raises(SystemExit):
+        command("--help")
+    assert capsys.readouterr().out.startswith("usage: boundary-loss-nnunet ")
+
+
 def test_the_command_writes_one_file_of_its_own_and_removes_it(tmp_path, capsys):
     (tmp_path / "mine.py").write_text("x = 1\n")
     for _ in range(2):

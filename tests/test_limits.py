@@ -44,12 +44,13 @@ def test_slices_beyond_any_memory(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("command", "flag"), [(("curves", "--rows", "gdl"), "--smooth"), (("figures",), "--smooth"),
-                          (("compare", "--rows", "gdl", "gdl-boundary", "--name", "t"), "--permutations")]
+    ("command", "flag", "value"),
+    [(("curves", "--rows", "gdl"), "--smooth", 10**30), (("figures",), "--smooth", 10**30),
+     (("compare", "--rows", "gdl", "gdl-boundary", "--name", "t"), "--permutations", 10**8 + 1)],
 )
-def test_numbers_beyond_any_table(results, monkeypatch, capsys, command, flag):
+def test_numbers_beyond_any_table(results, monkeypatch, capsys, command, flag, value):
     name, *rest = command
-    assert call(evaluate, name, results, *rest, flag, str(10**30), monkeypatch=monkeypatch) == 2
+    assert call(evaluate, name, results, *rest, flag, str(value), monkeypatch=monkeypatch) == 2
     error = capsys.readouterr().err
     assert f"{flag}: expected" in error and error.count("\n") == 1
 

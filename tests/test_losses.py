@@ -246,7 +246,11 @@ def test_unet_cross_entropy_equals_the_formula(frequency, spacing):
     assert found.item() == pytest.approx(total / used, rel=1e-5)
 
 
-def test_exponential_logarithmic_equals_the_formula(case):
+@pytest.mark.parametrize("single", [False, True])
+def test_exponential_logarithmic_equals_the_formula(case, single):
+    if single:      # a class of one pixel, the rarest that there is
+        case[1][case[1] == 1] = 0
+        case[1][(0,) * case[1].ndim] = 1
     probs, onehot = arrays(*case)
     dice = (2 * pixels(probs * onehot) + 1) / (pixels(probs) + pixels(onehot) + 1)
     frequency = pixels(onehot).sum(axis=0)

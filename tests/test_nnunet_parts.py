@@ -67,6 +67,12 @@ def test_the_first_and_the_last_value_of_what_is_asked(name, least, most):
             Asked("nnUNetTrainer", **{name: value})
 
 
+def test_what_is_not_asked_for():
+    asked = Asked("nnUNetTrainer")
+    assert (asked.configuration, asked.seed) == ("2d", 0)
+    assert (asked.epochs, asked.iterations, asked.batch_size, asked.width) == (None,) * 4
+
+
 def test_an_unknown_trainer_is_refused():
     with pytest.raises(InputError, match="--trainer: expected one of nnUNetTrainer, .*, found Mine"):
         Asked("Mine")

@@ -518,17 +518,19 @@ def test_libraries_say_nothing(results, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
-def test_a_full_disk_behind_stdout_is_one_line():
-    """The few words of a command reach it when the work is done."""
+@pytest.mark.parametrize("failure", ["", " or open('no/such/file')"])
+def test_a_full_disk_behind_stdout_is_one_line(failure):
+    """The few words of a command reach it when the work is done, or has failed for another reason."""
     program = (
         "import sys\n"
         "from environment.command import run_command\n"
-        "sys.exit(run_command(lambda _: print('all done')))\n"
+        f"sys.exit(run_command(lambda _: print('all done'){failure}))\n"
     )
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True,
                               env={**os.environ, "PYTHONUNBUFFERED": ""})
-    assert done.returncode == 2 and one_line(done.stderr, "-c: error", "No space left on device")
+    said = "No such file or directory: 'no/such/file'" if failure else "No space left on device"
+    assert done.returncode == 2 and one_line(done.stderr, "-c: error", said)
 
 
 @pytest.mark.parametrize("asked", [False, True])

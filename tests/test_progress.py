@@ -61,6 +61,9 @@ def test_bars_of_a_run_and_of_what_is_made_of_it(sliced, tmp_path, bars):
     loading = [("reading train", "slice", 6, False), ("distance maps", "case", 2, False),
                ("reading val", "slice", 3, False), ("distance maps", "case", 1, False)]
     assert bars() == [*loading, ("rrw seed0", "slice", 12, True)]
+    # A run that goes on begins where it was.
+    train.main(["--data", str(sliced), "--out", str(out), *flags, "--epochs", "3", "--resume"])
+    assert bars() == [*loading, ("rrw seed0", "slice", 18, True)]
     evaluate.main(["run", str(out), "--device", "cpu"])
     reading = ("reading val", "slice", 3, False)
     assert bars() == [reading, ("predicting", "case", 1, False), ("measuring", "case", 1, True)]
