@@ -37,6 +37,11 @@ for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first: it waits for a cluster most of its time, and nobody waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_slurm.py")
+
+
 def pytest_collection_finish() -> None:
     """What the imports have left stays to the end: looking through it for garbage took a tenth of the tests' time."""
     gc.collect()
