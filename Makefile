@@ -238,7 +238,7 @@ $(DATA)/raw/%-demo: | $(READY)
 	@partial=$(DATA)/raw/.$*-demo.partial.$$$$; trap 'rm -rf "$$partial"' EXIT; \
 	$(PY) scripts/phantom.py $* --out "$$partial"; \
 	if error=$$($(PY) -c 'import os, sys; os.rename(*sys.argv[1:])' "$$partial" $@ 2>&1); \
-	then ls -di $@ > $(DATA)/.$*-demo.phantom; else [ -d $@ ] || { echo "$$error" >&2; exit 2; }; fi
+	then ls -di $@ > $(DATA)/.$*-demo.phantom; else [ -d $@ ] || { echo "make: error: $${error##*$$'\n'}" >&2; exit 2; }; fi
 
 # What was asked for is kept beside what was made. Where it changes, the commands are asked (--check) whether what is
 # there was made with these options; if not they say so and exit with 2, and nothing passes in silence.

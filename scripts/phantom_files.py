@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import shutil
 import zipfile
 from collections import namedtuple
@@ -14,6 +15,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from environment.locks import exclusive
 from utils import naming, temporary_prefix
 
 # How a raw layout is made: `scans(args)` for `write`; `tops(args)`, the names it makes in `out`; flag -> its lowest and
@@ -48,21 +50,26 @@ def png(image, mode):
 
 @contextlib.contextmanager
 def made_whole(out):
-    """Yield a hidden folder of this process below `out`; what it holds moves into `out` once the block succeeds.
+    """Yield a hidden folder below `out`; what it holds moves into `out` once the block succeeds.
 
-    If it fails nothing stays, `out` itself included where it was not there. What a kill leaves bears the name that the
-    project's unfinished files have, and lies in nobody's way.
+    If it fails nothing stays, `out` itself included where it was not there. What a kill has left there goes when the
+    next one begins; it has the name of the project's unfinished files. InputError where another process makes one.
     """
     new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
     part = out / f"{temporary_prefix()}phantom"
     try:
-        part.mkdir(parents=True)
-        yield part
-        for entry in sorted(part.iterdir()):
-            os.replace(entry, out / entry.name)
+        with exclusive(out):
+            for left in out.iterdir():
+                if re.fullmatch(r"\.unfinished-\d+\.phantom", left.name) and not left.is_symlink():
+                    shutil.rmtree(left)
+            part.mkdir()
+            yield part
+            for entry in sorted(part.iterdir()):
+                os.replace(entry, out / entry.name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        if new and out.is_dir() and not any(out.iterdir()):
+        if new and not any(out.iterdir()):
             out.rmdir()
 
 

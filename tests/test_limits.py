@@ -46,7 +46,8 @@ def test_slices_beyond_any_memory(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("command", "flag", "value"),
     [(("curves", "--rows", "gdl"), "--smooth", 10**30), (("figures",), "--smooth", 10**30),
-     (("compare", "--rows", "gdl", "gdl-boundary", "--name", "t"), "--permutations", 10**8 + 1)],
+     (("compare", "--rows", "gdl", "gdl-boundary", "--name", "t"), "--permutations", 10**8 + 1),
+     (("compare", "--rows", "gdl", "gdl-boundary", "--name", "t"), "--permutations", 10**30)],
 )
 def test_numbers_beyond_any_table(results, monkeypatch, capsys, command, flag, value):
     name, *rest = command

@@ -153,6 +153,8 @@ def test_outputs_of_deep_supervision_are_weighted_like_nnunet(loss):
     expected = sum(w * loss(h, target) for w, h in zip((4 / 7, 2 / 7, 1 / 7), heads, strict=True))
     for given in (torch.stack(heads, dim=1), heads):
         assert MonaiLoss(loss)(given, target).item() == pytest.approx(expected.item(), rel=1e-5)
+    own = MonaiLoss(loss, head_weights=(1.0, 0.0, 0.0))(heads, target)
+    assert own.item() == pytest.approx(loss(heads[0], target).item(), rel=1e-6)
     given = MonaiLoss(loss, head_weights=(3.0, 0.0, 2.0))(heads, target)
     assert given.item() == pytest.approx((3 * loss(heads[0], target) + 2 * loss(heads[2], target)).item(), rel=1e-5)
     with pytest.raises(ValueError, match="head_weights: expected 3, one per output, found 2"):

@@ -17,6 +17,8 @@ import phantom_brain_layouts
 import pytest
 from phantoms import SMALL
 
+from environment.locks import exclusive
+
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "phantom.py"
 ISLES_ZIP = "ISLES2018_Training.zip"
 WMH_ZIPS = {"Utrecht.zip": "Utrecht", "Singapore.zip": "Singapore", "Amsterdam_GE3T.zip": "GE3T"}
@@ -251,14 +253,23 @@ def test_a_stopped_run_is_one_line_and_leaves_no_file(tmp_path, stop):
 
 
 @pytest.mark.parametrize("layout", ["isles", "busi"])
-def test_what_lies_there_under_hidden_names_stays_and_does_not_disturb(tmp_path, layout):
-    """What a killed run left, and a user's: nothing is cleared unseen, and nothing of it comes into the data."""
-    kept = [tmp_path / ".unfinished-1.phantom" / "half", tmp_path / ".phantom.part" / "notes",
-            tmp_path / f".{ISLES_ZIP}.part" / "notes"]
-    for path in kept:
+def test_what_a_killed_run_left_is_cleared_and_nothing_else(tmp_path, layout):
+    left = tmp_path / ".unfinished-1.phantom" / "half"
+    kept = [tmp_path / name / "notes" for name in (".phantom.part", f".{ISLES_ZIP}.part", ".unfinished-me.phantom")]
+    for path in (left, *kept):
         path.parent.mkdir()
         path.write_bytes(b"kept")
     made = "Dataset_BUSI_with_GT" if layout == "busi" else ISLES_ZIP
     assert phantom.main([layout, "--out", str(tmp_path), *SMALL.get(layout, ["--cases", "1"])]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {made, *(path.parent.name for path in kept)}
     assert [path.read_bytes() for path in kept] == 3 * [b"kept"] and not list((tmp_path / made).rglob("half"))
+
+
+def test_a_folder_in_which_another_phantom_is_made_is_left_alone(tmp_path):
+    theirs = tmp_path / ".unfinished-1.phantom"
+    theirs.mkdir()
+    with exclusive(tmp_path):
+        done = run("isles", "--out", tmp_path, "--cases", "1")
+    assert done.returncode == 2 and done.stderr == (
+        f"phantom.py: error: {tmp_path}: another process is at work in it; wait for it or stop it\n")
+    assert list(tmp_path.iterdir()) == [theirs]

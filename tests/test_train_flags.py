@@ -48,7 +48,7 @@ ACTS = {
     "--hausdorff": (("--contour", "hausdorff"), ("authors",), {"terms", AFTER}),
     "--gdl-absent": ((), ("authors",), {"terms", AFTER}),
     "--cross-entropy": (("--region", "unet-ce"), ("authors",), {"terms", AFTER}),
-    # A loss that differs by some 1e-8 at first: a rate at which that grows above any processor's rounding.
+    # A loss that differs by some 1e-8: a rate at which the weights differ by more than any processor's rounding.
     "--dice": (("--region", "dice", "--lr", "0.1"), ("authors",), {AFTER}),
     "--cross-entropy-factor": (("--region", "ce"), ("50.5",), {"loss weights", AFTER}),
     "--order": ((), ("fixed",), {"order", AFTER}),
@@ -98,7 +98,7 @@ def parts_of(data, out, *flags):
             hook = trainer.network.register_forward_hook(lambda _, __, y: found.update(arithmetic=str(y.dtype)))
             step(trainer, batch, epoch, weights)
             hook.remove()
-            found["terms"] = [f"{term:.5g}" for term in trainer.totals.steps[0, 1:3].tolist()]
+            found["terms"] = str(trainer.totals.steps[0, 1:3].tolist())
         else:
             step(trainer, batch, epoch, weights)
 
@@ -137,7 +137,9 @@ def test_a_flag_changes_what_it_should_and_only_that(varied, tmp_path, without, 
     base, value, changes = ACTS[flag]
     before = without(base)
     after = parts_of(varied, tmp_path / "run", *base, flag, *value)
-    assert {part for part in before if before[part] != after[part]} == changes
+    found = {part for part in before if before[part] != after[part]}
+    # Whether the first loss differs too hangs on how the processor rounds it.
+    assert found - {"terms"} == changes if flag == "--dice" else found == changes
 
 
 def test_the_number_of_a_flag_is_the_one_that_acts(varied, tmp_path):
